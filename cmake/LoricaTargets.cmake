@@ -1,0 +1,48 @@
+# lorica_options: what every target of the project is compiled with.
+# lorica_floor(name [DEPENDS floors...]): one static library per floor.
+include(GoogleTest OPTIONAL)
+
+add_library(lorica_options INTERFACE)
+target_include_directories(lorica_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(lorica_options INTERFACE
+  -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wnon-virtual-dtor
+  -fno-math-errno $<$<BOOL:${LORICA_WERROR}>:-Werror>)
+if(LORICA_SANITIZE)
+  target_compile_options(lorica_options INTERFACE
+    -fsanitize=${LORICA_SANITIZE} -fno-omit-frame-pointer -O1)
+  if(LORICA_SANITIZE MATCHES undefined)
+    target_compile_options(lorica_options INTERFACE
+      -fno-sanitize-recover=undefined)
+  endif()
+  target_link_options(lorica_options INTERFACE -fsanitize=${LORICA_SANITIZE})
+endif()
+
+function(lorica_floor name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  add_library(lorica_${name} STATIC)
+  add_library(lorica::${name} ALIAS lorica_${name})
+  target_link_libraries(lorica_${name} PUBLIC lorica_options ${ARG_DEPENDS})
+endfunction()
+
+# lorica_test(path/name_test.cc [LABELS ...] [LIBS ...]): one binary per test
+# file, named after its path, so that a crash names the file.
+function(lorica_test source)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "LABELS;LIBS" ${ARGN})
+  string(REGEX REPLACE "\\.cc$" "" target ${source})
+  file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR}/tests
+       ${CMAKE_CURRENT_SOURCE_DIR})
+  string(REPLACE "/" "_" target "${folder}_${target}")
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE lorica::testing GTest::gtest_main
+                        GTest::gmock ${ARG_LIBS})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  gtest_discover_tests(${target} DISCOVERY_TIMEOUT 60
+    WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+    PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
+    ENVIRONMENT "OMP_NUM_THREADS=2")
+endfunction()

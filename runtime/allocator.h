@@ -1,0 +1,58 @@
+// Device memory, handed out in blocks and accounted for.
+#ifndef LORICA_RUNTIME_ALLOCATOR_H_
+#define LORICA_RUNTIME_ALLOCATOR_H_
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "runtime/device.h"
+
+namespace lorica {
+
+// Allocate and Release may be called from any thread. Running out of memory is
+// fatal and says what was asked for and what is in use.
+class Allocator {
+ public:
+  static constexpr size_t kAlignment = 64;
+
+  Allocator(const Backend* backend, Queue* queue, Allocation allocation);
+  ~Allocator();
+  Allocator(const Allocator&) = delete;
+  Allocator& operator=(const Allocator&) = delete;
+
+  void* Allocate(size_t bytes);
+  void Release(void* data, size_t bytes);
+
+  // Bytes handed out now and at most since the last ResetPeak.
+  size_t bytes_in_use() const;
+  size_t peak_bytes() const;
+  void ResetPeak();
+
+ private:
+  struct Slab {
+    char* data;
+    size_t bytes;
+  };
+
+  void* TakeFree(size_t bytes);
+  void AddSlab(size_t bytes);
+
+  const Backend* backend_;
+  Queue* queue_;
+  Allocation allocation_;
+  mutable std::mutex mutex_;
+  std::vector<Slab> slabs_;
+  std::map<char*, size_t> free_by_address_;
+  std::set<std::pair<size_t, char*>> free_by_size_;
+  size_t in_use_ = 0;
+  size_t peak_ = 0;
+};
+
+}  // namespace lorica
+
+#endif  // LORICA_RUNTIME_ALLOCATOR_H_

@@ -1,0 +1,298 @@
+// The seam: everything that differs between devices, one table per device.
+//
+// Activations are token-major matrices [T, features] of the compute type, F32
+// or BF16; statistics, tables, parameters of the adapter and their gradients
+// are F32. Products accumulate in F32 and round once on the way out. Matrices
+// may have a row stride unless an entry says dense. Results are assigned
+// except where an entry says added. Entries enqueue work and return; arguments
+// were checked by runtime/ops.cc and are trusted. Every result is a function
+// of the arguments and the device's thread count alone: no entry depends on
+// timing.
+#ifndef LORICA_RUNTIME_BACKEND_H_
+#define LORICA_RUNTIME_BACKEND_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/random.h"
+#include "runtime/shape.h"
+
+namespace lorica {
+
+// A borrowed array of plain records on the host, valid during the call.
+template <typename T>
+struct ArrayView {
+  const T* data = nullptr;
+  int64_t size = 0;
+
+  const T* begin() const { return data; }
+  const T* end() const { return data + size; }
+  const T& operator[](int64_t i) const { return data[i]; }
+};
+
+enum class Update : uint8_t { kAssign, kAdd };
+
+// How the operands of y = op(a) op(b) lie in memory. NT: b is [N, K], as a
+// weight [O, I] is in x W'. TN: a is [K, M], as in the gradient dy' x.
+enum class MatmulForm : uint8_t { kNN, kNT, kTN };
+
+// y = scale * product, or y += scale * product.
+struct MatmulArgs {
+  MatmulForm form = MatmulForm::kNN;
+  View a;
+  View b;
+  View y;  // Compute type or F32.
+  float scale = 1.0f;
+  Update update = Update::kAssign;
+};
+
+// One output part of a frozen linear layer and what is adapted on it: a slice
+// W [O, I] of the fused weight of an attention or MLP layer.
+struct LinearPart {
+  View weight;         // [O, I]
+  View y;              // [T, O]; in backward dy. May be strided.
+  View b;              // [O, R], times the adapter's scale; absent if frozen.
+  View db;             // [O, R] F32, added; backward only.
+  int64_t first_rank;  // First of this part's R columns in xa and rows in a.
+  float scale;         // alpha / R, already in b and still due in db.
+};
+
+// For each part p: y_p = x W_p' + xa_p b_p', with xa = adapter_x a'.
+//
+//   x [T, I]   a [S, I]   xa [T, S]   S: sum of the ranks of all parts
+struct LoraForwardArgs {
+  View x;
+  View adapter_x;  // What the adapters see: x, or x after dropout.
+  View a;          // Absent if no part is adapted.
+  View xa;         // Result.
+  ArrayView<LinearPart> parts;
+};
+
+// The gradients of LoraForward: dxa_p = dy_p b_p, da += dxa' adapter_x,
+// db_p += scale dy_p' xa_p and dx = sum of dy_p W_p, plus dxa a. With dropout
+// the last term goes to adapter_dx instead. An absent dx is not computed.
+struct LoraBackwardArgs {
+  View adapter_x;  // [T, I]
+  View xa;         // [T, S]
+  View a;          // [S, I]
+  View da;         // [S, I] F32, added.
+  View dxa;        // [T, S] result, for the backend's use.
+  View dx;         // [T, I] of the compute type or F32.
+  View adapter_dx;
+  ArrayView<LinearPart> parts;  // y holds dy.
+};
+
+// sum = x + delta (where delta is present), y = sum * rstd * weight with
+// rstd = 1 / sqrt(mean(sum^2) + epsilon). Zhang and Sennrich 2019.
+struct RmsNormArgs {
+  View x;       // [T, H]
+  View delta;   // [T, H], or absent: then sum is x and not written.
+  View weight;  // [H] F32.
+  View sum;     // [T, H] result; may be x itself.
+  View y;       // [T, H] result.
+  View rstd;    // [T] F32 result.
+  float epsilon = 1e-5f;
+};
+
+// Adds the norm's input gradient to dx, or assigns it.
+struct RmsNormBackwardArgs {
+  View dy;      // [T, H] of the compute type or F32.
+  View x;       // [T, H] the normalized sum.
+  View weight;  // [H] F32.
+  View rstd;    // [T] F32.
+  View dx;      // [T, H]
+  Update update = Update::kAdd;
+};
+
+enum class Direction : uint8_t { kForward, kBackward };
+
+// Rotates each head of x in place: element j of the first half of a head pairs
+// with element j of its second half. Backward rotates back. Su et al. 2021, in
+// the pairing of Hugging Face's Llama.
+struct RopeArgs {
+  View x;          // [T, heads * head_dim]
+  View cos;        // [positions, head_dim / 2] F32, dense.
+  View sin;        // likewise
+  View positions;  // [T] I32
+  int64_t head_dim = 0;
+  Direction direction = Direction::kForward;
+};
+
+// y = silu(gate) * up. Shazeer 2020.
+struct SwigluArgs {
+  View gate;  // [T, F]
+  View up;    // [T, F]
+  View y;     // [T, F] result.
+};
+
+struct SwigluBackwardArgs {
+  View dy;     // [T, F]
+  View gate;   // [T, F]
+  View up;     // [T, F]
+  View dgate;  // [T, F] result; may be gate.
+  View dup;    // [T, F] result; may be up.
+};
+
+// Rows that attend to each other: a record of a packed row, or one new token
+// and its cache. Query i of n sees keys 0 .. num_keys - n + i.
+struct Segment {
+  int64_t first_query = 0;
+  int64_t num_queries = 0;
+  int64_t first_key = 0;
+  int64_t num_keys = 0;
+};
+
+// Causal softmax(scale q k') v per head, without a [T, T] array. Query head h
+// reads key/value head h / (heads / kv_heads). Rows of no segment yield zero.
+struct AttentionArgs {
+  View q;    // [T, heads * head_dim]
+  View k;    // [K, kv_heads * head_dim]
+  View v;    // [K, kv_heads * head_dim]
+  View out;  // [T, heads * head_dim] result.
+  View lse;  // [heads, T] F32 result: log of the sum of exp(scale q k').
+  ArrayView<Segment> segments;
+  int64_t head_dim = 0;
+  float scale = 1.0f;
+};
+
+struct AttentionBackwardArgs {
+  AttentionArgs forward;  // With out and lse as computed.
+  View dout;              // [T, heads * head_dim]
+  View dq;                // [T, heads * head_dim] result.
+  View dk;                // [K, kv_heads * head_dim] result.
+  View dv;                // [K, kv_heads * head_dim] result.
+};
+
+// y[i] = table[ids[i] - first_row] where that row exists, else zero.
+struct GatherRowsArgs {
+  View table;  // [N, H]
+  View ids;    // [T] I32
+  View y;      // [T, H] result.
+  int64_t first_row = 0;
+};
+
+// y[ids[i]] = x[i], other rows zero. The ids differ from each other.
+struct ScatterRowsArgs {
+  View x;    // [C, H]
+  View ids;  // [C] I32
+  View y;    // [T, H] result.
+};
+
+// y = x / (1 - p) where the mask keeps an element, else zero. The mask of row t
+// and column c is a function of the global element: word
+// row_index[t] * row_elements + first_col + c of `field`, dropped if below
+// p * 2^32. Backward is the same function of dy; kAdd adds to y.
+struct DropoutArgs {
+  View x;          // [T, I]
+  View y;          // [T, I] result.
+  View row_index;  // [T] I64: the row's number in the global batch.
+  RandomField field;
+  int64_t row_elements = 0;  // Columns of the whole, unsplit matrix.
+  int64_t first_col = 0;     // Of this slice.
+  float p = 0.0f;
+  Update update = Update::kAssign;
+};
+
+// Softmax statistics of logits = h W' over this rank's vocabulary rows, without
+// the logits: per row the maximum, the sum of exp(logit - maximum) and the
+// target's logit (zero where another rank holds it).
+struct LogitStatsArgs {
+  View h;          // [C, I] dense.
+  View weight;     // [V, I] dense.
+  View targets;    // [C] I32, in the whole vocabulary.
+  View stats;      // [3, C] F32 result: maxima, sums, target logits.
+  View exps;       // [C, V] of the compute type, in the backend's own order:
+                   // exp(logit - tile maximum). Absent where no gradient is due.
+  View tile_max;   // [tiles, C] F32, beside exps. tiles = V / tile rounded up.
+  int64_t first_vocab = 0;
+  int64_t tile = 0;  // Vocabulary rows a tile.
+};
+
+// dh = scale * (softmax - onehot(target)) W, this rank's term of it. Consumes
+// exps.
+struct LogitGradArgs {
+  View exps;
+  View tile_max;
+  View stats;  // [3, C] F32 of the whole vocabulary.
+  View targets;
+  View weight;
+  View dh;  // [C, I] F32 or compute type, result.
+  float scale = 1.0f;
+  int64_t first_vocab = 0;
+  int64_t tile = 0;
+};
+
+// One AdamW step over flat dense F32 arrays, PyTorch's arithmetic. Loshchilov
+// and Hutter 2019. The gradient is multiplied by grad_scale first (clipping).
+struct AdamWArgs {
+  View value;
+  View grad;
+  View m;
+  View v;
+  float learning_rate = 0.0f;
+  float beta1 = 0.9f;
+  float beta2 = 0.999f;
+  float epsilon = 1e-8f;
+  float weight_decay = 0.0f;
+  float grad_scale = 1.0f;
+  int64_t step = 1;  // Counts from 1.
+};
+
+// An ordered stream of work on one device and the scratch memory that goes
+// with it; the backend defines it.
+struct Queue;
+
+// A function a backend must provide. Having no default constructor, it makes
+// an incomplete table a compile error.
+template <typename Signature>
+class Entry;
+
+template <typename Result, typename... Args>
+class Entry<Result(Args...)> {
+ public:
+  constexpr Entry(Result (*function)(Args...))  // NOLINT: meant to be implicit.
+      : function_(function) {}
+  Result operator()(Args... args) const { return function_(args...); }
+
+ private:
+  Result (*function_)(Args...);
+};
+
+struct Backend {
+  const char* name;
+
+  Entry<void*(Queue*, size_t bytes)> allocate;  // Null when memory is out.
+  Entry<void(Queue*, void* data, size_t bytes)> release;
+  Entry<void(Queue*, void* dst, const void* host, size_t bytes)> copy_in;
+  Entry<void(Queue*, void* host, const void* src, size_t bytes)> copy_out;
+  Entry<void(Queue*)> synchronize;
+
+  Entry<void(Queue*, View y, float value)> fill;
+  // y = scale * x, converting between F32 and BF16.
+  Entry<void(Queue*, View x, float scale, View y)> convert;
+  // y += x; types may differ.
+  Entry<void(Queue*, View x, View y)> add;
+  // *result = the sum of squares of a dense F32 array, in a fixed order.
+  Entry<void(Queue*, View x, double* result)> squared_norm;
+
+  Entry<void(Queue*, const MatmulArgs&)> matmul;
+  Entry<void(Queue*, const LoraForwardArgs&)> lora_forward;
+  Entry<void(Queue*, const LoraBackwardArgs&)> lora_backward;
+  Entry<void(Queue*, const RmsNormArgs&)> rms_norm;
+  Entry<void(Queue*, const RmsNormBackwardArgs&)> rms_norm_backward;
+  Entry<void(Queue*, const RopeArgs&)> rope;
+  Entry<void(Queue*, const SwigluArgs&)> swiglu;
+  Entry<void(Queue*, const SwigluBackwardArgs&)> swiglu_backward;
+  Entry<void(Queue*, const AttentionArgs&)> attention;
+  Entry<void(Queue*, const AttentionBackwardArgs&)> attention_backward;
+  Entry<void(Queue*, const GatherRowsArgs&)> gather_rows;
+  Entry<void(Queue*, const ScatterRowsArgs&)> scatter_rows;
+  Entry<void(Queue*, const DropoutArgs&)> dropout;
+  Entry<void(Queue*, const LogitStatsArgs&)> logit_stats;
+  Entry<void(Queue*, const LogitGradArgs&)> logit_grad;
+  Entry<void(Queue*, const AdamWArgs&)> adamw;
+};
+
+}  // namespace lorica
+
+#endif  // LORICA_RUNTIME_BACKEND_H_

@@ -1,0 +1,57 @@
+// A device a rank computes on: its backend, its queue, its memory.
+#ifndef LORICA_RUNTIME_DEVICE_H_
+#define LORICA_RUNTIME_DEVICE_H_
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "runtime/backend.h"
+
+namespace lorica {
+
+class Allocator;
+
+// Opened once per rank and used by that rank's thread alone. Outlives every
+// tensor on it.
+class Device {
+ public:
+  Device(const Backend* backend, std::shared_ptr<Queue> queue,
+         std::unique_ptr<Allocator> allocator);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  const Backend& backend() const { return *backend_; }
+  Queue* queue() const { return queue_.get(); }
+  Allocator& allocator() const { return *allocator_; }
+  void Synchronize() const { backend_->synchronize(queue_.get()); }
+
+ private:
+  const Backend* backend_;
+  std::shared_ptr<Queue> queue_;
+  std::unique_ptr<Allocator> allocator_;
+};
+
+// How memory is handed out: kPool keeps freed blocks and coalesces them, so
+// that a training step in its steady state asks the system for nothing;
+// kDirect passes each request on, so that sanitizers see every block's ends.
+enum class Allocation : uint8_t { kPool, kDirect };
+
+// The widest instructions the CPU kernels may use; kBest is what the machine
+// has. kF32 computes products of BF16 arrays in F32 after widening, as
+// machines without AVX-512 BF16 do.
+enum class CpuIsa : uint8_t { kBest, kF32 };
+
+struct CpuOptions {
+  int threads = 1;  // Of the calling rank's OpenMP pool.
+  Allocation allocation = Allocation::kPool;
+  CpuIsa isa = CpuIsa::kBest;
+};
+
+// The calling thread becomes the device's thread.
+std::unique_ptr<Device> OpenCpuDevice(const CpuOptions& options);
+
+}  // namespace lorica
+
+#endif  // LORICA_RUNTIME_DEVICE_H_

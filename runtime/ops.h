@@ -1,0 +1,146 @@
+// Arithmetic on tensors: each op checks its operands once, allocates its
+// result and calls one entry of the device's backend. Formulas and meanings
+// are those of runtime/backend.h. An op never asks which device it runs on.
+#ifndef LORICA_RUNTIME_OPS_H_
+#define LORICA_RUNTIME_OPS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "runtime/tensor.h"
+
+namespace lorica::ops {
+
+void Fill(float value, Tensor* y);
+// `x` in another type, times `scale`.
+Tensor Convert(const Tensor& x, DType dtype, float scale = 1.0f);
+void ConvertInto(const Tensor& x, float scale, Tensor* y);
+void AddInto(const Tensor& x, Tensor* y);
+// Sum of squares of a dense F32 tensor; blocks.
+double SquaredNorm(const Tensor& x);
+
+Tensor MatmulNN(const Tensor& a, const Tensor& b);
+Tensor MatmulNT(const Tensor& a, const Tensor& b);
+Tensor MatmulTN(const Tensor& a, const Tensor& b);
+// The general case, for what the three above do not name.
+void Matmul(MatmulForm form, const Tensor& a, const Tensor& b, float scale,
+            Update update, Tensor* y);
+
+// A part of a frozen linear layer; see backend.h's LinearPart.
+struct LinearPart {
+  Tensor weight;
+  Tensor b;
+  Tensor db;
+  int64_t first_rank = 0;
+  float scale = 1.0f;
+};
+
+struct LoraForwardResult {
+  std::vector<Tensor> y;  // One per part.
+  Tensor xa;              // Absent if no part is adapted.
+};
+LoraForwardResult LoraForward(const Tensor& x, const Tensor& adapter_x,
+                              const Tensor& a,
+                              absl::Span<const LinearPart> parts);
+
+// Which input gradients LoraBackward computes.
+enum class InputGrad : uint8_t {
+  kNone,      // Only da and db.
+  kWhole,     // dx, the adapters' share included.
+  kSeparate,  // dx of the frozen weight and, apart, that of the adapters.
+};
+
+struct LoraBackwardResult {
+  Tensor dx;
+  Tensor adapter_dx;  // With kSeparate.
+};
+LoraBackwardResult LoraBackward(absl::Span<const Tensor> dy,
+                                const Tensor& adapter_x, const Tensor& xa,
+                                const Tensor& a, Tensor* da,
+                                absl::Span<const LinearPart> parts,
+                                InputGrad input_grad);
+
+struct RmsNormResult {
+  Tensor sum;  // x + delta, or x itself where delta is absent.
+  Tensor y;
+  Tensor rstd;
+};
+RmsNormResult RmsNorm(const Tensor& x, const Tensor& delta,
+                      const Tensor& weight, float epsilon);
+// dx += (or =) the input gradient.
+void RmsNormBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                     const Tensor& rstd, Update update, Tensor* dx);
+
+struct RopeTable {
+  Tensor cos;  // [positions, head_dim / 2] F32
+  Tensor sin;
+};
+void Rope(const RopeTable& table, const Tensor& positions, int64_t head_dim,
+          Direction direction, Tensor* x);
+
+Tensor Swiglu(const Tensor& gate, const Tensor& up);
+// Overwrites gate and up with their gradients.
+void SwigluBackward(const Tensor& dy, Tensor* gate, Tensor* up);
+
+struct AttentionShape {
+  int64_t head_dim = 0;
+  float scale = 1.0f;
+};
+struct AttentionResult {
+  Tensor out;
+  Tensor lse;
+};
+AttentionResult Attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                          absl::Span<const Segment> segments,
+                          const AttentionShape& shape);
+struct AttentionGrads {
+  Tensor dq;
+  Tensor dk;
+  Tensor dv;
+};
+AttentionGrads AttentionBackward(const Tensor& dout, const Tensor& q,
+                                 const Tensor& k, const Tensor& v,
+                                 const AttentionResult& result,
+                                 absl::Span<const Segment> segments,
+                                 const AttentionShape& shape);
+
+Tensor GatherRows(const Tensor& table, const Tensor& ids, int64_t first_row);
+// `rows` rows, zero but for y[ids[i]] = x[i].
+Tensor ScatterRows(const Tensor& x, const Tensor& ids, int64_t rows);
+
+struct DropoutMask {
+  Tensor row_index;  // [T] I64
+  RandomField field;
+  int64_t row_elements = 0;
+  int64_t first_col = 0;
+  float p = 0.0f;
+};
+Tensor Dropout(const Tensor& x, const DropoutMask& mask);
+// dx += the masked dy.
+void DropoutBackward(const Tensor& dy, const DropoutMask& mask, Tensor* dx);
+
+// This rank's rows of the output head.
+struct HeadSlice {
+  Tensor weight;  // [V, I]
+  int64_t first_vocab = 0;
+};
+struct LogitStatsResult {
+  Tensor stats;     // [3, C] F32: maxima, sums, target logits.
+  Tensor exps;      // Absent unless asked for.
+  Tensor tile_max;  // likewise
+};
+enum class KeepExps : uint8_t { kNo, kYes };
+LogitStatsResult LogitStats(const Tensor& h, const HeadSlice& head,
+                            const Tensor& targets, KeepExps keep);
+// F32 [C, I]. `result` is LogitStats' own but for `stats`, which is that of the
+// whole vocabulary. Consumes result.exps.
+Tensor LogitGrad(const LogitStatsResult& result, const Tensor& stats,
+                 const HeadSlice& head, const Tensor& targets, float scale);
+
+void AdamW(const AdamWArgs& hyper, const Tensor& grad, Tensor* value, Tensor* m,
+           Tensor* v);
+
+}  // namespace lorica::ops
+
+#endif  // LORICA_RUNTIME_OPS_H_
