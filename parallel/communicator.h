@@ -16,12 +16,12 @@ namespace lorica {
 
 // What a collective is for: counted, and named when something hangs.
 enum class Purpose : uint8_t {
-  kActivation,    // Forward, between layers of a tensor group.
+  kActivation,  // Forward, between layers of a tensor group.
   kActivationGrad,
-  kLoss,          // Softmax statistics, loss values, norms.
+  kLoss,  // Softmax statistics, loss values, norms.
   kAdapterGrad,
   kCheckpoint,
-  kControl,       // Agreement, set-up.
+  kControl,  // Agreement, set-up.
 };
 inline constexpr int kNumPurposes = 6;
 std::ostream& operator<<(std::ostream& out, Purpose purpose);
@@ -86,8 +86,8 @@ class Communicator {
     std::vector<int64_t> counts;
     std::vector<int64_t> offsets;
   };
-  virtual void AllToAll(const void* send, const Pieces& send_pieces,
-                        void* recv, const Pieces& recv_pieces) = 0;
+  virtual void AllToAll(const void* send, const Pieces& send_pieces, void* recv,
+                        const Pieces& recv_pieces) = 0;
   // Rank r's `counts[r]` bytes land at recv + offsets[r] on every rank. `send`
   // may already lie in place.
   virtual void AllGather(const void* send, void* recv,

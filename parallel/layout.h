@@ -3,7 +3,8 @@
 //   kInvariant    every rank holds the value, and the whole of its gradient
 //   kReplicated   every rank holds the value, and one term of its gradient
 //   kSharded      every rank holds a slice of the value and of its gradient
-//   kPartial      every rank holds one term of the value, and the whole gradient
+//   kPartial      every rank holds one term of the value, and the whole
+//   gradient
 //
 // A gradient therefore has the dual layout of its value: kReplicated and
 // kPartial swap, the other two stay. So the backward of a transition a -> b is

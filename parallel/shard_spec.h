@@ -53,8 +53,8 @@ Shape LocalShape(const ShardSpec& spec, const Shape& global, int rank);
 
 // The splits of an adapter's factors A [R, I] and B [O, R], from that of their
 // frozen weight W [O, I]: rows of W split (column parallel) gives A replicated
-// and B split likewise; columns of W split (row parallel) gives A split likewise
-// and B replicated; W whole gives both whole.
+// and B split likewise; columns of W split (row parallel) gives A split
+// likewise and B replicated; W whole gives both whole.
 struct LoraSpecs {
   ShardSpec a;
   ShardSpec b;

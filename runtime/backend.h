@@ -197,13 +197,13 @@ struct DropoutArgs {
 // the logits: per row the maximum, the sum of exp(logit - maximum) and the
 // target's logit (zero where another rank holds it).
 struct LogitStatsArgs {
-  View h;          // [C, I] dense.
-  View weight;     // [V, I] dense.
-  View targets;    // [C] I32, in the whole vocabulary.
-  View stats;      // [3, C] F32 result: maxima, sums, target logits.
-  View exps;       // [C, V] of the compute type, in the backend's own order:
-                   // exp(logit - tile maximum). Absent where no gradient is due.
-  View tile_max;   // [tiles, C] F32, beside exps. tiles = V / tile rounded up.
+  View h;         // [C, I] dense.
+  View weight;    // [V, I] dense.
+  View targets;   // [C] I32, in the whole vocabulary.
+  View stats;     // [3, C] F32 result: maxima, sums, target logits.
+  View exps;      // [C, V] of the compute type, in the backend's own order:
+                  // exp(logit - tile maximum). Absent where no gradient is due.
+  View tile_max;  // [tiles, C] F32, beside exps. tiles = V / tile rounded up.
   int64_t first_vocab = 0;
   int64_t tile = 0;  // Vocabulary rows a tile.
 };

@@ -19,11 +19,11 @@
 #define LORICA_STATUS_CONCAT_(x, y) LORICA_STATUS_CONCAT_INNER_(x, y)
 
 // `target` may be a declaration: LORICA_ASSIGN_OR_RETURN(File f, Open(path));
-#define LORICA_ASSIGN_OR_RETURN(target, expression)                           \
-  auto LORICA_STATUS_CONCAT_(lorica_result_, __LINE__) = (expression);        \
-  if (!LORICA_STATUS_CONCAT_(lorica_result_, __LINE__).ok()) {                \
-    return LORICA_STATUS_CONCAT_(lorica_result_, __LINE__).status();          \
-  }                                                                           \
+#define LORICA_ASSIGN_OR_RETURN(target, expression)                    \
+  auto LORICA_STATUS_CONCAT_(lorica_result_, __LINE__) = (expression); \
+  if (!LORICA_STATUS_CONCAT_(lorica_result_, __LINE__).ok()) {         \
+    return LORICA_STATUS_CONCAT_(lorica_result_, __LINE__).status();   \
+  }                                                                    \
   target = *std::move(LORICA_STATUS_CONCAT_(lorica_result_, __LINE__))
 
 #endif  // LORICA_RUNTIME_STATUS_MACROS_H_

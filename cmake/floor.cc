@@ -1,0 +1,1 @@
+// Keeps a floor a library while its first rooms are being built.
