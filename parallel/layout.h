@@ -54,12 +54,12 @@ constexpr Transition Stay(Layout layout) { return {layout, layout}; }
 // more. In a group of one rank all layouts are the same and nothing happens.
 // `total_rows` is T of the whole array; only slices need it.
 Tensor Redistribute(Tensor t, Transition transition, int64_t total_rows,
-                    Communicator& group);
+                    Communicator& group, Purpose purpose);
 
 // The backward of Redistribute: `grad` belongs to its result, the returned
 // gradient to its argument.
 Tensor RedistributeGrad(Tensor grad, Transition transition, int64_t total_rows,
-                        Communicator& group);
+                        Communicator& group, Purpose purpose);
 
 }  // namespace lorica
 

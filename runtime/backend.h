@@ -195,7 +195,8 @@ struct DropoutArgs {
 
 // Softmax statistics of logits = h W' over this rank's vocabulary rows, without
 // the logits: per row the maximum, the sum of exp(logit - maximum) and the
-// target's logit (zero where another rank holds it).
+// target's logit (zero where another rank holds it). A negative target marks a
+// row without loss.
 struct LogitStatsArgs {
   View h;         // [C, I] dense.
   View weight;    // [V, I] dense.
@@ -208,8 +209,8 @@ struct LogitStatsArgs {
   int64_t tile = 0;  // Vocabulary rows a tile.
 };
 
-// dh = scale * (softmax - onehot(target)) W, this rank's term of it. Consumes
-// exps.
+// dh = scale * (softmax - onehot(target)) W, this rank's term of it; zero in
+// rows without loss. Consumes exps.
 struct LogitGradArgs {
   View exps;
   View tile_max;
