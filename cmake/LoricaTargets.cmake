@@ -5,7 +5,7 @@ include(GoogleTest OPTIONAL)
 add_library(lorica_options INTERFACE)
 target_include_directories(lorica_options INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(lorica_options INTERFACE
-  -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wnon-virtual-dtor
+  -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers
   -fno-math-errno $<$<BOOL:${LORICA_WERROR}>:-Werror>)
 if(LORICA_SANITIZE)
   target_compile_options(lorica_options INTERFACE

@@ -12,7 +12,7 @@ namespace lorica {
 
 // Rotary positions. Position t of frequency j turns by t * inv_freq[j].
 struct RopeConfig {
-  std::vector<float> inv_freq;    // [head_dim / 2], scaling already applied.
+  std::vector<float> inv_freq;     // [head_dim / 2], scaling already applied.
   float attention_scaling = 1.0f;  // Multiplies cos and sin.
 };
 

@@ -1,0 +1,211 @@
+#include "model/adapter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "runtime/check.h"
+#include "runtime/ops.h"
+
+namespace lorica {
+namespace {
+
+// Factors start on whole vectors of either type.
+constexpr int64_t kAlignment = 32;
+
+int64_t Aligned(int64_t offset) {
+  return (offset + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+Shape ShapeOfA(const LoraModule& m) { return {m.rank, m.linear.shape[1]}; }
+Shape ShapeOfB(const LoraModule& m) { return {m.linear.shape[0], m.rank}; }
+
+}  // namespace
+
+Adapter::Adapter(Device* device, DType compute, int64_t num_layers,
+                 std::vector<LoraModule> modules, float dropout, int rank)
+    : modules_(std::move(modules)),
+      dropout_(dropout),
+      lowest_layer_(num_layers),
+      attention_(static_cast<size_t>(num_layers)),
+      mlp_(static_cast<size_t>(num_layers)) {
+  CHECK(!modules_.empty());
+  for (const LoraModule& module : modules_) {
+    lowest_layer_ = std::min(lowest_layer_, module.linear.layer);
+  }
+  std::vector<Group> groups = Groups();
+  Place(&groups, rank);
+  const Shape flat = {
+      Aligned(factors_.back().offset + factors_.back().elements)};
+  values_ = Tensor::Zeros(device, flat, DType::kF32);
+  grads_ = Tensor::Zeros(device, flat, DType::kF32);
+  m_ = Tensor::Zeros(device, flat, DType::kF32);
+  v_ = Tensor::Zeros(device, flat, DType::kF32);
+  compute_ = Tensor::Zeros(device, flat, compute);
+  Connect(groups, rank);
+}
+
+std::vector<Adapter::Group> Adapter::Groups() const {
+  constexpr std::pair<int, int> kKinds[] = {
+      {kQ, 3}, {kO, 1}, {kGate, 2}, {kDown, 1}};
+  std::vector<Group> groups;
+  for (int64_t layer = 0; layer < std::ssize(attention_); ++layer) {
+    for (const auto& [first, count] : kKinds) {
+      Group group = {.layer = layer, .first_kind = first, .num_kinds = count};
+      group.parts.resize(static_cast<size_t>(count), nullptr);
+      group.b_offsets.resize(static_cast<size_t>(count), 0);
+      bool adapted = false;
+      for (const LoraModule& module : modules_) {
+        const int part = module.kind - first;
+        if (module.linear.layer != layer || part < 0 || part >= count) continue;
+        group.parts[static_cast<size_t>(part)] = &module;
+        adapted = true;
+      }
+      if (adapted) groups.push_back(std::move(group));
+    }
+  }
+  return groups;
+}
+
+// Lays the factors out: replicated ones first, the A factors of one group
+// stacked without a gap.
+void Adapter::Place(std::vector<Group>* groups, int rank) {
+  int64_t offset = 0;
+  const auto add = [&](const LoraModule& module, Factor::Kind kind,
+                       const ShardSpec& shard) {
+    const bool is_a = kind == Factor::Kind::kA;
+    const Shape shape = is_a ? ShapeOfA(module) : ShapeOfB(module);
+    const Slice slice = SliceOf(shard, shape, rank);
+    factors_.push_back({.kind = kind,
+                        .name = module.linear.module +
+                                (is_a ? ".lora_A.weight" : ".lora_B.weight"),
+                        .shape = shape,
+                        .shard = shard,
+                        .slice = slice,
+                        .offset = offset,
+                        .elements = slice.rows.size() * slice.cols.size(),
+                        .scale = is_a ? 1.0f : module.scale});
+    offset += factors_.back().elements;
+  };
+  for (const bool partial : {true, false}) {
+    for (Group& group : *groups) {
+      bool stacked = false;
+      for (const LoraModule* module : group.parts) {
+        if (module == nullptr) continue;
+        const ShardSpec shard = LoraSpecsFor(module->linear.shard).a;
+        if (GradIsPartial(shard) != partial) continue;
+        if (!stacked) group.a_offset = offset = Aligned(offset);
+        stacked = true;
+        add(*module, Factor::Kind::kA, shard);
+      }
+      for (size_t p = 0; p < group.parts.size(); ++p) {
+        const LoraModule* module = group.parts[p];
+        if (module == nullptr) continue;
+        const ShardSpec shard = LoraSpecsFor(module->linear.shard).b;
+        if (GradIsPartial(shard) != partial) continue;
+        group.b_offsets[p] = offset = Aligned(offset);
+        add(*module, Factor::Kind::kB, shard);
+      }
+    }
+    if (partial) replicated_elements_ = offset = Aligned(offset);
+  }
+}
+
+LinearAdapter* Adapter::Find(const Group& group) {
+  const size_t layer = static_cast<size_t>(group.layer);
+  switch (group.first_kind) {
+    case kQ:
+      return &attention_[layer].qkv;
+    case kO:
+      return &attention_[layer].o;
+    case kGate:
+      return &mlp_[layer].gate_up;
+    default:
+      return &mlp_[layer].down;
+  }
+}
+
+// Gives each layer its views of the flat arrays.
+void Adapter::Connect(const std::vector<Group>& groups, int rank) {
+  const auto view = [](const Tensor& flat, int64_t offset, Shape shape) {
+    return flat.Cols({offset, offset + shape.elements()}).Reshape(shape);
+  };
+  for (const Group& group : groups) {
+    LinearAdapter* linear = Find(group);
+    linear->parts.resize(group.parts.size());
+    linear->dropout = dropout_;
+    int64_t stacked = 0;
+    Slice a_slice;
+    for (size_t p = 0; p < group.parts.size(); ++p) {
+      const LoraModule* module = group.parts[p];
+      if (module == nullptr) continue;
+      const LoraSpecs specs = LoraSpecsFor(module->linear.shard);
+      a_slice = SliceOf(specs.a, ShapeOfA(*module), rank);
+      const Slice b = SliceOf(specs.b, ShapeOfB(*module), rank);
+      const Shape b_shape = {b.rows.size(), b.cols.size()};
+      linear->parts[p] = {.b = view(compute_, group.b_offsets[p], b_shape),
+                          .db = view(grads_, group.b_offsets[p], b_shape),
+                          .first_rank = stacked,
+                          .scale = module->scale};
+      stacked += module->rank;
+      if (linear->name.empty()) linear->name = module->linear.module;
+      linear->inputs = module->linear.shape[1];
+    }
+    const Shape a_shape = {stacked, a_slice.cols.size()};
+    linear->first_input = a_slice.cols.begin;
+    linear->a = view(compute_, group.a_offset, a_shape);
+    linear->da = view(grads_, group.a_offset, a_shape);
+  }
+}
+
+void Adapter::Initialize(uint64_t seed) {
+  for (const Factor& factor : factors_) {
+    std::vector<float> values(static_cast<size_t>(factor.elements), 0.0f);
+    if (factor.kind == Factor::Kind::kA) {
+      const RandomField field = {seed, StreamOf(factor.name.c_str())};
+      const int64_t inputs = factor.shape[1];
+      const float bound = 1.0f / std::sqrt(static_cast<float>(inputs));
+      size_t i = 0;
+      for (int64_t r = factor.slice.rows.begin; r < factor.slice.rows.end;
+           ++r) {
+        for (int64_t c = factor.slice.cols.begin; c < factor.slice.cols.end;
+             ++c) {
+          const auto index = static_cast<uint64_t>(r * inputs + c);
+          values[i++] = (2.0f * field.Uniform(index) - 1.0f) * bound;
+        }
+      }
+    }
+    SetValue(factor, values);
+  }
+  Refresh();
+}
+
+void Adapter::SetValue(const Factor& factor, absl::Span<const float> values) {
+  CHECK_EQ(std::ssize(values), factor.elements) << factor.name;
+  if (factor.elements == 0) return;
+  values_.Cols({factor.offset, factor.offset + factor.elements})
+      .CopyFrom(values.data());
+}
+
+std::vector<float> Adapter::GetValue(const Factor& factor) const {
+  return values_.Cols({factor.offset, factor.offset + factor.elements})
+      .ToHost<float>();
+}
+
+void Adapter::Refresh() {
+  for (const Factor& factor : factors_) {
+    const Range range = {factor.offset, factor.offset + factor.elements};
+    Tensor copy = compute_.Cols(range);
+    ops::ConvertInto(values_.Cols(range), factor.scale, &copy);
+  }
+}
+
+void Adapter::ZeroGrad() { ops::Fill(0.0f, &grads_); }
+
+int64_t Adapter::total_parameters() const {
+  int64_t total = 0;
+  for (const Factor& factor : factors_) total += factor.shape.elements();
+  return total;
+}
+
+}  // namespace lorica

@@ -1,0 +1,190 @@
+#include "model/gpt.h"
+
+#include <cmath>
+#include <utility>
+
+#include "runtime/check.h"
+#include "runtime/status_macros.h"
+
+namespace lorica {
+namespace {
+
+// What a null adapter means to the layers.
+const AttentionAdapters kNoAttentionAdapters;
+const MlpAdapters kNoMlpAdapters;
+
+const AttentionAdapters& AttentionOf(const Adapter* adapter, int64_t layer) {
+  return adapter == nullptr ? kNoAttentionAdapters : adapter->attention(layer);
+}
+
+const MlpAdapters& MlpOf(const Adapter* adapter, int64_t layer) {
+  return adapter == nullptr ? kNoMlpAdapters : adapter->mlp(layer);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Gpt>> Gpt::Load(const GptConfig& config,
+                                               const ModelSplit& split,
+                                               const ModelPlan& plan,
+                                               Communicator* group,
+                                               const LoadParam& load) {
+  LORICA_RETURN_IF_ERROR(config.Validate());
+  auto gpt = std::unique_ptr<Gpt>(new Gpt(config, plan, group));
+  LORICA_RETURN_IF_ERROR(gpt->LoadLayers(split, load));
+  gpt->MakeRopeTable();
+  return gpt;
+}
+
+absl::Status Gpt::LoadLayers(const ModelSplit& split, const LoadParam& load) {
+  const int rank = group_->rank();
+  const std::vector<ParamSpec> params = FrozenParams(config_, split);
+  size_t next = 0;
+  const auto take = [&](Tensor* tensor) -> absl::Status {
+    const ParamSpec& spec = params[next++];
+    LORICA_ASSIGN_OR_RETURN(*tensor,
+                            load(spec, SliceOf(spec.shard, spec.shape, rank)));
+    return absl::OkStatus();
+  };
+  const size_t vocab_rank = static_cast<size_t>(rank);
+  embedding_.first_vocab = split.vocab[vocab_rank].begin;
+  LORICA_RETURN_IF_ERROR(take(&embedding_.weight));
+  device_ = embedding_.weight.device();
+  compute_ = embedding_.weight.dtype();
+  kv_features_ = split.kv_heads[vocab_rank].size();
+  blocks_.reserve(static_cast<size_t>(config_.num_layers));
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    Tensor attention_norm;
+    Tensor mlp_norm;
+    Tensor linears[kNumLinears];
+    LORICA_RETURN_IF_ERROR(take(&attention_norm));
+    LORICA_RETURN_IF_ERROR(take(&mlp_norm));
+    for (Tensor& linear : linears) {
+      LORICA_RETURN_IF_ERROR(take(&linear));
+    }
+    blocks_.push_back(
+        {Attention({.norm = attention_norm,
+                    .qkv = {linears[kQ], linears[kK], linears[kV]},
+                    .o = linears[kO]},
+                   plan_, config_.norm_epsilon, config_.head_dim, &rope_,
+                   group_),
+         Mlp({.norm = mlp_norm,
+              .gate = linears[kGate],
+              .up = linears[kUp],
+              .down = linears[kDown]},
+             plan_, config_.norm_epsilon, group_)});
+  }
+  Tensor final_norm;
+  LORICA_RETURN_IF_ERROR(take(&final_norm));
+  ops::HeadSlice head = embedding_;
+  if (!config_.tied_head) {
+    LORICA_RETURN_IF_ERROR(take(&head.weight));
+  }
+  CHECK_EQ(next, params.size());
+  head_ = std::make_unique<LossHead>(final_norm, config_.norm_epsilon, head,
+                                     plan_.column, group_);
+  return absl::OkStatus();
+}
+
+// Angles in double, rounded once; see RopeConfig.
+void Gpt::MakeRopeTable() {
+  const int64_t half = config_.head_dim / 2;
+  const Shape shape = {config_.max_positions, half};
+  std::vector<float> cos(static_cast<size_t>(shape.elements()));
+  std::vector<float> sin(cos.size());
+  for (size_t i = 0; i < cos.size(); ++i) {
+    const size_t position = i / static_cast<size_t>(half);
+    const size_t frequency = i % static_cast<size_t>(half);
+    const double angle =
+        static_cast<double>(position) * config_.rope.inv_freq[frequency];
+    cos[i] =
+        static_cast<float>(std::cos(angle)) * config_.rope.attention_scaling;
+    sin[i] =
+        static_cast<float>(std::sin(angle)) * config_.rope.attention_scaling;
+  }
+  rope_.cos = Tensor::FromHost<float>(device_, shape, cos);
+  rope_.sin = Tensor::FromHost<float>(device_, shape, sin);
+}
+
+Stream Gpt::Embed(const Pass& pass) const {
+  Tensor x =
+      ops::GatherRows(embedding_.weight, pass.ids, embedding_.first_vocab);
+  return {.x = Redistribute(std::move(x), plan_.row.output, pass.tokens,
+                            *group_, Purpose::kActivation)};
+}
+
+Stream Gpt::Blocks(Stream stream, const Pass& pass, const Adapter* adapter,
+                   Recompute recompute, std::vector<KvCache>* caches,
+                   std::vector<Saved>* saved) const {
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    const size_t i = static_cast<size_t>(layer);
+    // Below the lowest adapter nothing is kept. After the last attention only
+    // rows with a target go on.
+    Saved* keep = saved != nullptr && layer >= adapter->lowest_layer()
+                      ? &(*saved)[i]
+                      : nullptr;
+    const bool last = layer + 1 == config_.num_layers;
+    const Attention::Rows rows = last && pass.selected.present()
+                                     ? Attention::Rows::kSelected
+                                     : Attention::Rows::kAll;
+    stream = blocks_[i].attention.Forward(
+        stream, AttentionOf(adapter, layer), pass, rows, recompute,
+        caches != nullptr ? &(*caches)[i] : nullptr,
+        keep != nullptr ? &keep->attention : nullptr);
+    stream =
+        blocks_[i].mlp.Forward(stream, MlpOf(adapter, layer), pass, recompute,
+                               keep != nullptr ? &keep->mlp : nullptr);
+  }
+  return stream;
+}
+
+void Gpt::BlocksBackward(std::vector<Saved> saved, const Pass& pass,
+                         const Adapter& adapter, Tensor dstream) const {
+  const int64_t lowest = adapter.lowest_layer();
+  for (int64_t layer = config_.num_layers - 1; layer >= lowest; --layer) {
+    const size_t i = static_cast<size_t>(layer);
+    const AttentionAdapters& attention = adapter.attention(layer);
+    const auto below = [&](bool due) {
+      return due ? ops::InputGrad::kWhole : ops::InputGrad::kNone;
+    };
+    const bool attention_due = layer > lowest || attention.present();
+    blocks_[i].mlp.Backward(std::move(saved[i].mlp), adapter.mlp(layer), pass,
+                            below(attention_due), &dstream);
+    if (!attention_due) return;
+    blocks_[i].attention.Backward(std::move(saved[i].attention), attention,
+                                  pass, below(layer > lowest), &dstream);
+  }
+}
+
+std::vector<double> Gpt::Train(const Pass& pass, Recompute recompute,
+                               float grad_scale, const Adapter& adapter) const {
+  std::vector<Saved> saved(static_cast<size_t>(config_.num_layers));
+  const Stream out =
+      Blocks(Embed(pass), pass, &adapter, recompute, nullptr, &saved);
+  LossHead::Result loss = head_->LossesAndGrad(out, pass.targets, grad_scale);
+  BlocksBackward(std::move(saved), pass, adapter, std::move(loss.dstream));
+  return std::move(loss.losses);
+}
+
+std::vector<double> Gpt::Evaluate(const Pass& pass,
+                                  const Adapter* adapter) const {
+  const Stream out =
+      Blocks(Embed(pass), pass, adapter, Recompute::kNone, nullptr, nullptr);
+  return head_->Losses(out, pass.targets);
+}
+
+Tensor Gpt::Decode(const Pass& pass, const Adapter* adapter,
+                   std::vector<KvCache>* caches) const {
+  return head_->Logits(
+      Blocks(Embed(pass), pass, adapter, Recompute::kNone, caches, nullptr));
+}
+
+std::vector<KvCache> Gpt::MakeCaches(int64_t tokens) const {
+  std::vector<KvCache> caches(static_cast<size_t>(config_.num_layers));
+  for (KvCache& cache : caches) {
+    cache.k = Tensor::Empty(device_, {tokens, kv_features_}, compute_);
+    cache.v = Tensor::Empty(device_, {tokens, kv_features_}, compute_);
+  }
+  return caches;
+}
+
+}  // namespace lorica

@@ -1,0 +1,89 @@
+// A GPT-style model with frozen weights, this rank's slices of them.
+#ifndef LORICA_MODEL_GPT_H_
+#define LORICA_MODEL_GPT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/adapter.h"
+#include "model/gpt_config.h"
+#include "model/layers/attention.h"
+#include "model/layers/loss.h"
+#include "model/layers/mlp.h"
+#include "model/params.h"
+#include "model/pass.h"
+#include "model/plans.h"
+#include "parallel/communicator.h"
+
+namespace lorica {
+
+// Yields one frozen parameter's slice on the device. See WeightSource.
+using LoadParam = std::function<absl::StatusOr<Tensor>(const ParamSpec& spec,
+                                                       const Slice& slice)>;
+
+class Gpt {
+ public:
+  // Loads every frozen parameter. `group` holds the tensor ranks and must
+  // outlive the model. The compute type is that of what `load` yields.
+  static absl::StatusOr<std::unique_ptr<Gpt>> Load(const GptConfig& config,
+                                                   const ModelSplit& split,
+                                                   const ModelPlan& plan,
+                                                   Communicator* group,
+                                                   const LoadParam& load);
+
+  const GptConfig& config() const { return config_; }
+
+  // The loss of each of the pass's rows (0 where its target is negative). Adds
+  // grad_scale times the gradient of their sum to the adapter's gradients.
+  std::vector<double> Train(const Pass& pass, Recompute recompute,
+                            float grad_scale, const Adapter& adapter) const;
+  // The losses alone. `adapter` may be null: the base model.
+  std::vector<double> Evaluate(const Pass& pass, const Adapter* adapter) const;
+  // Appends the pass's tokens to the caches, one a layer, and returns the
+  // logits [C, V] F32 of the selected rows.
+  Tensor Decode(const Pass& pass, const Adapter* adapter,
+                std::vector<KvCache>* caches) const;
+  // Empty caches for `tokens` tokens.
+  std::vector<KvCache> MakeCaches(int64_t tokens) const;
+
+ private:
+  struct Block {
+    Attention attention;
+    Mlp mlp;
+  };
+  struct Saved {
+    Attention::Saved attention;
+    Mlp::Saved mlp;
+  };
+
+  Gpt(const GptConfig& config, const ModelPlan& plan, Communicator* group)
+      : config_(config), plan_(plan), group_(group) {}
+
+  absl::Status LoadLayers(const ModelSplit& split, const LoadParam& load);
+  void MakeRopeTable();
+  Stream Embed(const Pass& pass) const;
+  // Through all blocks; `saved` holds one record a layer or is null.
+  Stream Blocks(Stream stream, const Pass& pass, const Adapter* adapter,
+                Recompute recompute, std::vector<KvCache>* caches,
+                std::vector<Saved>* saved) const;
+  void BlocksBackward(std::vector<Saved> saved, const Pass& pass,
+                      const Adapter& adapter, Tensor dstream) const;
+
+  GptConfig config_;
+  ModelPlan plan_;
+  Communicator* group_;
+  Device* device_ = nullptr;
+  DType compute_ = DType::kF32;
+  ops::HeadSlice embedding_;
+  ops::RopeTable rope_;
+  int64_t kv_features_ = 0;  // Of this rank.
+  std::vector<Block> blocks_;
+  std::unique_ptr<LossHead> head_;
+};
+
+}  // namespace lorica
+
+#endif  // LORICA_MODEL_GPT_H_

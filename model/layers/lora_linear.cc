@@ -1,0 +1,105 @@
+#include "model/layers/lora_linear.h"
+
+#include <utility>
+
+#include "runtime/check.h"
+
+namespace lorica {
+namespace {
+
+bool HasDropout(const LinearAdapter& adapter, const Pass& pass) {
+  return adapter.present() && adapter.dropout > 0.0f && pass.trains();
+}
+
+// The mask of `rows` rows: all of the pass, or those after the selection.
+ops::DropoutMask MaskOf(const LinearAdapter& adapter, const Pass& pass,
+                        int64_t rows) {
+  return {.row_index =
+              rows == pass.tokens ? pass.row_index : pass.selected_row_index,
+          .field = {.seed = pass.seed,
+                    .stream = StreamOf(adapter.name.c_str(), pass.step)},
+          .row_elements = adapter.inputs,
+          .first_col = adapter.first_input,
+          .p = adapter.dropout};
+}
+
+Tensor AdapterInput(const Tensor& x, const LinearAdapter& adapter,
+                    const Pass& pass) {
+  if (!HasDropout(adapter, pass)) return x;
+  return ops::Dropout(x, MaskOf(adapter, pass, x.rows()));
+}
+
+}  // namespace
+
+LoraLinear::LoraLinear(const LinearPlan& plan, std::vector<Tensor> weights,
+                       Communicator* group)
+    : plan_(plan), weights_(std::move(weights)), group_(group) {}
+
+std::vector<ops::LinearPart> LoraLinear::Parts(
+    const LinearAdapter& adapter) const {
+  std::vector<ops::LinearPart> parts;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    parts.push_back({.weight = weights_[i]});
+    if (!adapter.present()) continue;
+    const LinearAdapter::Part& part = adapter.parts[i];
+    parts.back().b = part.b;
+    parts.back().db = part.db;
+    parts.back().first_rank = part.first_rank;
+    parts.back().scale = part.scale;
+  }
+  return parts;
+}
+
+std::vector<Tensor> LoraLinear::Forward(const Tensor& x_in,
+                                        const LinearAdapter& adapter,
+                                        const Pass& pass, KeepInput keep,
+                                        Saved* saved) const {
+  const Tensor x = Redistribute(x_in, plan_.input, pass.tokens, *group_,
+                                Purpose::kActivation);
+  ops::LoraForwardResult result = ops::LoraForward(
+      x, AdapterInput(x, adapter, pass), adapter.a, Parts(adapter));
+  if (saved != nullptr && adapter.present()) {
+    // An input that was gathered from other ranks is not gathered twice.
+    const bool gathered = x.rows() != x_in.rows();
+    if (keep == KeepInput::kYes || gathered) saved->x = x;
+    saved->xa = std::move(result.xa);
+  }
+  for (Tensor& y : result.y) {
+    y = Redistribute(std::move(y), plan_.output, pass.tokens, *group_,
+                     Purpose::kActivation);
+  }
+  return std::move(result.y);
+}
+
+Tensor LoraLinear::Backward(absl::Span<const Tensor> dy_out,
+                            const Tensor& x_again, const Saved& saved,
+                            const LinearAdapter& adapter, const Pass& pass,
+                            ops::InputGrad input_grad) const {
+  std::vector<Tensor> dy;
+  for (const Tensor& d : dy_out) {
+    dy.push_back(RedistributeGrad(d, plan_.output, pass.tokens, *group_,
+                                  Purpose::kActivationGrad));
+  }
+  const bool dropout = HasDropout(adapter, pass);
+  Tensor adapter_x;
+  if (adapter.present()) {
+    const Tensor& x = saved.x.present() ? saved.x : x_again;
+    CHECK(x.present()) << adapter.name;
+    adapter_x = AdapterInput(x, adapter, pass);
+  }
+  if (dropout && input_grad == ops::InputGrad::kWhole) {
+    input_grad = ops::InputGrad::kSeparate;
+  }
+  Tensor da = adapter.da;
+  ops::LoraBackwardResult result = ops::LoraBackward(
+      dy, adapter_x, saved.xa, adapter.a, &da, Parts(adapter), input_grad);
+  if (!result.dx.present()) return {};
+  if (result.adapter_dx.present()) {
+    ops::DropoutBackward(result.adapter_dx,
+                         MaskOf(adapter, pass, result.dx.rows()), &result.dx);
+  }
+  return RedistributeGrad(std::move(result.dx), plan_.input, pass.tokens,
+                          *group_, Purpose::kActivationGrad);
+}
+
+}  // namespace lorica

@@ -1,0 +1,148 @@
+#include "model/layers/loss.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "runtime/check.h"
+
+namespace lorica {
+namespace {
+
+// Rows a chunk: large enough for full speed of the products, small enough that
+// a chunk of exponentials (rows x vocabulary) stays a few tens of MB.
+constexpr int64_t kChunkRows = 256;
+
+std::vector<Range> Chunks(int64_t rows) {
+  std::vector<Range> chunks;
+  for (int64_t begin = 0; begin < rows; begin += kChunkRows) {
+    chunks.push_back({begin, std::min(begin + kChunkRows, rows)});
+  }
+  return chunks;
+}
+
+}  // namespace
+
+LossHead::LossHead(Tensor norm, float norm_epsilon, ops::HeadSlice head,
+                   const LinearPlan& plan, Communicator* group)
+    : norm_(std::move(norm)),
+      norm_epsilon_(norm_epsilon),
+      head_(std::move(head)),
+      plan_(plan),
+      group_(group) {}
+
+// Statistics over all ranks: the maximum of the maxima, the sums brought to
+// that maximum and added, the target's logit from the rank that holds it.
+LossHead::Chunk LossHead::Stats(const Tensor& h, const Tensor& targets,
+                                ops::KeepExps keep) const {
+  Chunk chunk = {.logits = ops::LogitStats(h, head_, targets, keep)};
+  chunk.stats = chunk.logits.stats;
+  if (group_->size() == 1) return chunk;
+  const std::vector<float> local = chunk.stats.ToHost<float>();
+  const size_t rows = static_cast<size_t>(h.rows());
+  Tensor max = Tensor::FromHost<float>(h.device(), {h.rows()},
+                                       absl::MakeConstSpan(local).first(rows));
+  group_->AllReduceMax(&max, Purpose::kLoss);
+  const std::vector<float> global_max = max.ToHost<float>();
+  std::vector<float> sums(local.begin() + static_cast<int64_t>(rows),
+                          local.end());
+  for (size_t i = 0; i < rows; ++i) {
+    sums[i] *= std::exp(local[i] - global_max[i]);
+  }
+  Tensor sum = Tensor::FromHost<float>(h.device(), {2, h.rows()}, sums);
+  group_->AllReduceSum(&sum, Purpose::kLoss);
+  std::vector<float> global = global_max;
+  const std::vector<float> total = sum.ToHost<float>();
+  global.insert(global.end(), total.begin(), total.end());
+  chunk.stats = Tensor::FromHost<float>(h.device(), {3, h.rows()}, global);
+  return chunk;
+}
+
+void LossHead::AddLosses(const Chunk& chunk, const Tensor& targets,
+                         std::vector<double>* losses) const {
+  const std::vector<float> stats = chunk.stats.ToHost<float>();
+  const std::vector<int32_t> ids = targets.ToHost<int32_t>();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const double max = stats[i];
+    const double sum = stats[ids.size() + i];
+    const double target = stats[2 * ids.size() + i];
+    losses->push_back(ids[i] < 0 ? 0.0 : max + std::log(sum) - target);
+  }
+}
+
+std::vector<double> LossHead::Losses(const Stream& in,
+                                     const Tensor& targets) const {
+  Tensor h = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_).y;
+  h = Redistribute(std::move(h), plan_.input, targets.elements(), *group_,
+                   Purpose::kActivation);
+  std::vector<double> losses;
+  for (const Range& rows : Chunks(h.rows())) {
+    const Tensor chunk_targets = targets.Cols(rows);
+    AddLosses(Stats(h.Rows(rows), chunk_targets, ops::KeepExps::kNo),
+              chunk_targets, &losses);
+  }
+  return losses;
+}
+
+LossHead::Result LossHead::LossesAndGrad(const Stream& in,
+                                         const Tensor& targets,
+                                         float scale) const {
+  Result result;
+  ops::RmsNormResult norm = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_);
+  const Tensor h = Redistribute(norm.y, plan_.input, targets.elements(),
+                                *group_, Purpose::kActivation);
+  Tensor dh = Tensor::Empty(h.device(), h.shape(), h.dtype());
+  for (const Range& rows : Chunks(h.rows())) {
+    const Tensor chunk_targets = targets.Cols(rows);
+    const Chunk chunk = Stats(h.Rows(rows), chunk_targets, ops::KeepExps::kYes);
+    AddLosses(chunk, chunk_targets, &result.losses);
+    Tensor dh_rows = dh.Rows(rows);
+    ops::ConvertInto(
+        ops::LogitGrad(chunk.logits, chunk.stats, head_, chunk_targets, scale),
+        1.0f, &dh_rows);
+  }
+  dh = RedistributeGrad(std::move(dh), plan_.input, targets.elements(), *group_,
+                        Purpose::kActivationGrad);
+  result.dstream =
+      Tensor::Empty(norm.sum.device(), norm.sum.shape(), norm.sum.dtype());
+  ops::RmsNormBackward(dh, norm.sum, norm_, norm.rstd, Update::kAssign,
+                       &result.dstream);
+  return result;
+}
+
+Tensor LossHead::Logits(const Stream& in) const {
+  Tensor h = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_).y;
+  const int64_t count = h.rows();
+  h = Redistribute(std::move(h), plan_.input, count, *group_,
+                   Purpose::kActivation);
+  Tensor logits =
+      Tensor::Empty(h.device(), {h.rows(), head_.weight.rows()}, DType::kF32);
+  ops::Matmul(MatmulForm::kNT, h, head_.weight, 1.0f, Update::kAssign, &logits);
+  if (group_->size() == 1) return logits;
+  // Slices of the vocabulary lie beside each other: gathered as bytes and put
+  // in place on the host.
+  const std::vector<float> local = logits.ToHost<float>();
+  const std::vector<std::string> all = group_->AllGatherBytes(
+      std::string(reinterpret_cast<const char*>(local.data()),
+                  local.size() * sizeof(float)),
+      Purpose::kLoss);
+  int64_t vocab = 0;
+  for (const std::string& part : all) {
+    vocab += static_cast<int64_t>(part.size() / sizeof(float)) / h.rows();
+  }
+  std::vector<float> whole(static_cast<size_t>(h.rows() * vocab));
+  int64_t first = 0;
+  for (const std::string& part : all) {
+    const float* values = reinterpret_cast<const float*>(part.data());
+    const int64_t cols =
+        static_cast<int64_t>(part.size() / sizeof(float)) / h.rows();
+    for (int64_t row = 0; row < h.rows(); ++row) {
+      std::copy_n(values + row * cols, cols,
+                  whole.begin() + row * vocab + first);
+    }
+    first += cols;
+  }
+  return Tensor::FromHost<float>(h.device(), {h.rows(), vocab}, whole);
+}
+
+}  // namespace lorica

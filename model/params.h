@@ -1,0 +1,68 @@
+// The parameter table: every array of a model and of its adapter, with the
+// slice each tensor rank holds. Loading, initialization, synchronization,
+// saving and counting are loops over it.
+#ifndef LORICA_MODEL_PARAMS_H_
+#define LORICA_MODEL_PARAMS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/gpt_config.h"
+#include "parallel/shard_spec.h"
+#include "runtime/shape.h"
+
+namespace lorica {
+
+// Which features each tensor rank holds.
+struct ModelSplit {
+  Split heads;     // Rows of q, columns of o.
+  Split kv_heads;  // Rows of k and v; ranks may share a head.
+  Split mlp;       // Rows of gate and up, columns of down.
+  Split vocab;     // Rows of the embedding and of the head.
+  int ranks() const { return static_cast<int>(heads.size()); }
+};
+
+// Whole groups of one key/value head and its query heads go to a rank while
+// there are enough of them; beyond that ranks share a key/value head and split
+// its query heads. Error: more ranks than query heads, or than any other
+// dimension has units.
+absl::StatusOr<ModelSplit> SplitModel(const GptConfig& config, int ranks);
+
+enum class Storage : uint8_t { kCompute, kF32 };
+
+struct ParamSpec {
+  std::string name;  // Hugging Face's.
+  Shape shape;       // Of the whole array.
+  ShardSpec shard;
+  Storage storage = Storage::kCompute;  // Norm weights stay F32.
+};
+
+// A frozen linear layer that an adapter may sit on, W [out, in].
+struct LinearSpec {
+  std::string module;  // "model.layers.3.self_attn.q_proj"
+  int64_t layer = 0;
+  Shape shape;
+  ShardSpec shard;
+};
+
+// The linear layers of one block in the order q, k, v, o, gate, up, down.
+enum LinearKind : int { kQ, kK, kV, kO, kGate, kUp, kDown };
+inline constexpr int kNumLinears = 7;
+std::vector<LinearSpec> LinearsOfLayer(const GptConfig& config,
+                                       const ModelSplit& split, int64_t layer);
+
+std::string EmbeddingName();
+std::string HeadName(const GptConfig& config);  // The embedding's when tied.
+std::string FinalNormName();
+std::string AttentionNormName(int64_t layer);
+std::string MlpNormName(int64_t layer);
+
+// Every frozen parameter, in the order of the forward pass.
+std::vector<ParamSpec> FrozenParams(const GptConfig& config,
+                                    const ModelSplit& split);
+
+}  // namespace lorica
+
+#endif  // LORICA_MODEL_PARAMS_H_
