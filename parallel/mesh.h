@@ -12,6 +12,7 @@ namespace lorica {
 struct MeshConfig {
   int data = 1;
   int tensor = 1;
+  friend bool operator==(const MeshConfig&, const MeshConfig&) = default;
 };
 
 // Owns the groups of this rank. Rank r of the world is tensor rank r % tensor
