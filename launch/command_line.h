@@ -1,0 +1,89 @@
+// The commands of the program: what each takes and how that is read.
+#ifndef LORICA_LAUNCH_COMMAND_LINE_H_
+#define LORICA_LAUNCH_COMMAND_LINE_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace lorica {
+
+class Communicator;
+
+// kChoice is one of the words in value_name, "f32|bf16". kSwitch takes no
+// value.
+enum class FlagKind : uint8_t { kText, kWhole, kNumber, kChoice, kSwitch };
+enum class Presence : uint8_t { kRequired, kOptional, kRepeated };
+
+// Written "--name value" or "--name=value".
+struct Flag {
+  const char* name = "";
+  const char* value_name = "";
+  FlagKind kind = FlagKind::kText;
+  Presence presence = Presence::kOptional;
+  const char* default_value = "";
+  const char* help = "";
+};
+
+// The values of a command line, checked against the command's flags; asking for
+// a flag the command does not have is a programming error.
+class Arguments {
+ public:
+  // Whether the user gave it.
+  bool Has(absl::string_view name) const;
+  // The given value or the default.
+  const std::string& Text(absl::string_view name) const;
+  int64_t Whole(absl::string_view name) const;
+  double Number(absl::string_view name) const;
+  bool Switch(absl::string_view name) const;
+  const std::vector<std::string>& Texts(absl::string_view name) const;
+  // The argument without a flag; empty where it may be and is left out.
+  const std::string& operand() const { return operand_; }
+
+ private:
+  friend class Parser;
+
+  struct Values {
+    Flag flag;
+    std::vector<std::string> given;
+    std::string default_value;
+  };
+  const Values& Find(absl::string_view name) const;
+
+  std::map<std::string, Values, std::less<>> values_;
+  std::string operand_;
+};
+
+struct Operand {
+  const char* name = "";  // Empty: the command takes none.
+  Presence presence = Presence::kRequired;
+};
+
+struct Command {
+  const char* name;
+  const char* summary;  // One line, lower case, without a full stop.
+  const char* details;  // Paragraphs, wrapped at 78 columns.
+  Operand operand;
+  std::vector<Flag> flags;
+  // Runs on every rank of `world`; returns the same verdict on all of them.
+  absl::Status (*run)(const Arguments& arguments, Communicator& world);
+};
+
+// "usage: lorica eval --model PATH [--adapter DIR] ..."
+std::string UsageOf(const Command& command);
+// The whole page of `lorica help COMMAND`.
+std::string HelpOf(const Command& command);
+
+// Reads what follows the command's name. Errors end with the usage line.
+absl::StatusOr<Arguments> ParseArguments(const Command& command,
+                                         absl::Span<const char* const> words);
+
+}  // namespace lorica
+
+#endif  // LORICA_LAUNCH_COMMAND_LINE_H_
