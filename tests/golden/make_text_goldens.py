@@ -54,7 +54,6 @@ def encoded(tokenizer, texts):
     return cases
 
 
-
 def train(pre_tokenizer, specials, normalizer=None, ignore_merges=False):
     """Returns a byte-level BPE of about 500 tokens, trained on a part of the data."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
@@ -118,7 +117,6 @@ def make_tokenizers():
         texts = STRINGS + [f"{a}in {a}{b} text {b}" for a in specials for b in specials]
         write_lines(folder / f"{name}_expected.json", encoded(tokenizer, texts))
         print(f"tokenizers/{name}: {tokenizer.get_vocab_size()} tokens, {len(texts)} texts")
-
 
 
 def make_tricky(tokenizer, shipped):
