@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "model/recompute.h"
 #include "parallel/mesh.h"
 #include "runtime/dtype.h"
 
@@ -77,7 +78,6 @@ struct ReportOptions {
 };
 
 enum class DeviceKind : uint8_t { kAuto, kCpu, kCuda };
-enum class Recompute : uint8_t { kNone, kCheap, kBlock };
 
 struct RunConfig {
   ModelOptions model;

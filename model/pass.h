@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/token_batch.h"
 #include "runtime/tensor.h"
 
 namespace lorica {
@@ -28,6 +29,33 @@ struct Pass {
 
   bool trains() const { return row_index.present(); }
 };
+
+// Consecutive records of a batch that together have at most `max_tokens`
+// tokens, or one longer record. Records of no target are left out: nothing
+// would come of them.
+struct RecordRange {
+  int64_t begin = 0;  // Of batch.segments.
+  int64_t end = 0;
+};
+std::vector<RecordRange> CutIntoPasses(const TokenBatch& batch,
+                                       int64_t max_tokens);
+
+// The rows of a pass that go on after the last attention. Sequence parallelism
+// splits all rows alike and needs kAll.
+enum class Selection : uint8_t { kTargets, kAll };
+
+// T and C are rounded up to kRowMultiple, so that ragged batches meet few
+// different shapes: the added tokens belong to no record and have no target.
+inline constexpr int64_t kRowMultiple = 16;
+
+// For Gpt::Evaluate. `place` receives, for each of the pass's C rows, the
+// token's index in the batch, or -1 where there is no target.
+Pass MakePass(Device* device, const TokenBatch& batch, RecordRange records,
+              Selection selection, std::vector<int64_t>* place);
+// For Gpt::Train, with the mask numbers of dropout.
+Pass MakeTrainingPass(Device* device, const TokenBatch& batch,
+                      RecordRange records, Selection selection, uint64_t seed,
+                      uint64_t step);
 
 }  // namespace lorica
 

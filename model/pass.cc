@@ -1,0 +1,158 @@
+#include "model/pass.h"
+
+#include <algorithm>
+
+#include "runtime/check.h"
+
+namespace lorica {
+namespace {
+
+int64_t RoundUp(int64_t count) {
+  return (count + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
+}
+
+// The tokens of some records, padded to the row multiple.
+struct HostPass {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> positions;
+  std::vector<int32_t> targets;
+  std::vector<int64_t> row_index;
+  std::vector<int64_t> place;  // Index in the batch; -1: padding.
+  std::vector<Segment> segments;
+};
+
+HostPass Collect(const TokenBatch& batch, RecordRange records) {
+  HostPass host;
+  for (int64_t r = records.begin; r < records.end; ++r) {
+    const Segment& record = batch.segments[static_cast<size_t>(r)];
+    const auto first = static_cast<int64_t>(host.ids.size());
+    host.segments.push_back({.first_query = first,
+                             .num_queries = record.num_queries,
+                             .first_key = first,
+                             .num_keys = record.num_queries});
+    for (int64_t i = 0; i < record.num_queries; ++i) {
+      const auto token = static_cast<size_t>(record.first_query + i);
+      host.ids.push_back(batch.tokens[token]);
+      host.positions.push_back(batch.positions[token]);
+      host.targets.push_back(batch.targets[token]);
+      host.row_index.push_back(batch.row_index[token]);
+      host.place.push_back(static_cast<int64_t>(token));
+    }
+  }
+  const auto padded =
+      static_cast<size_t>(RoundUp(static_cast<int64_t>(host.ids.size())));
+  host.ids.resize(padded, 0);
+  host.positions.resize(padded, 0);
+  host.targets.resize(padded, -1);
+  host.row_index.resize(padded, 0);
+  host.place.resize(padded, -1);
+  return host;
+}
+
+// The rows with a target, filled up with others to the row multiple, in order;
+// empty if that is nearly all of them and a selection would not pay.
+std::vector<int32_t> SelectTargets(const HostPass& host) {
+  const auto rows = static_cast<int64_t>(host.ids.size());
+  const int64_t with_target =
+      std::count_if(host.targets.begin(), host.targets.end(),
+                    [](int32_t target) { return target >= 0; });
+  const int64_t wanted = RoundUp(std::max<int64_t>(with_target, 1));
+  if (wanted * 8 > rows * 7) return {};
+  int64_t fillers = wanted - with_target;
+  std::vector<int32_t> selected;
+  for (int64_t row = 0; row < rows; ++row) {
+    const bool filler = host.targets[static_cast<size_t>(row)] < 0;
+    if (filler && fillers-- <= 0) continue;
+    selected.push_back(static_cast<int32_t>(row));
+  }
+  return selected;
+}
+
+template <typename T>
+std::vector<T> Pick(const std::vector<T>& values,
+                    const std::vector<int32_t>& rows) {
+  std::vector<T> picked;
+  picked.reserve(rows.size());
+  for (const int32_t row : rows) {
+    picked.push_back(values[static_cast<size_t>(row)]);
+  }
+  return picked;
+}
+
+template <typename T>
+Tensor Upload(Device* device, const std::vector<T>& values) {
+  return Tensor::FromHost<T>(device, {static_cast<int64_t>(values.size())},
+                             values);
+}
+
+// `host` keeps only what the selection left of targets, numbers and places.
+Pass Assemble(Device* device, Selection selection, HostPass* host) {
+  Pass pass = {.tokens = static_cast<int64_t>(host->ids.size()),
+               .ids = Upload(device, host->ids),
+               .positions = Upload(device, host->positions),
+               .segments = host->segments};
+  if (selection == Selection::kTargets) {
+    const std::vector<int32_t> selected = SelectTargets(*host);
+    if (!selected.empty()) {
+      pass.selected = Upload(device, selected);
+      host->targets = Pick(host->targets, selected);
+      host->row_index = Pick(host->row_index, selected);
+      host->place = Pick(host->place, selected);
+    }
+  }
+  pass.targets = Upload(device, host->targets);
+  return pass;
+}
+
+}  // namespace
+
+std::vector<RecordRange> CutIntoPasses(const TokenBatch& batch,
+                                       int64_t max_tokens) {
+  const auto has_target = [&](const Segment& record) {
+    const auto begin = batch.targets.begin() + record.first_query;
+    return std::any_of(begin, begin + record.num_queries,
+                       [](int32_t target) { return target >= 0; });
+  };
+  std::vector<RecordRange> passes;
+  int64_t tokens = 0;
+  for (int64_t r = 0; r < std::ssize(batch.segments); ++r) {
+    const Segment& record = batch.segments[static_cast<size_t>(r)];
+    if (!has_target(record)) continue;
+    const bool joins = !passes.empty() && passes.back().end == r &&
+                       tokens + record.num_queries <= max_tokens;
+    if (joins) {
+      ++passes.back().end;
+      tokens += record.num_queries;
+    } else {
+      passes.push_back({r, r + 1});
+      tokens = record.num_queries;
+    }
+  }
+  return passes;
+}
+
+Pass MakePass(Device* device, const TokenBatch& batch, RecordRange records,
+              Selection selection, std::vector<int64_t>* place) {
+  HostPass host = Collect(batch, records);
+  const Pass pass = Assemble(device, selection, &host);
+  for (size_t i = 0; i < host.place.size(); ++i) {
+    if (host.targets[i] < 0) host.place[i] = -1;
+  }
+  *place = std::move(host.place);
+  return pass;
+}
+
+Pass MakeTrainingPass(Device* device, const TokenBatch& batch,
+                      RecordRange records, Selection selection, uint64_t seed,
+                      uint64_t step) {
+  HostPass host = Collect(batch, records);
+  const std::vector<int64_t> row_index = host.row_index;
+  Pass pass = Assemble(device, selection, &host);
+  pass.row_index = Upload(device, row_index);
+  pass.selected_row_index = Upload(device, host.row_index);
+  pass.seed = seed;
+  pass.step = step;
+  return pass;
+}
+
+}  // namespace lorica
