@@ -2,6 +2,7 @@
 #ifndef LORICA_PARALLEL_COMMUNICATOR_H_
 #define LORICA_PARALLEL_COMMUNICATOR_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10,9 +11,12 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "parallel/transport.h"
 #include "runtime/tensor.h"
 
 namespace lorica {
+
+class Watchdog;
 
 // What a collective is for: counted, and named when something hangs.
 enum class Purpose : uint8_t {
@@ -24,6 +28,7 @@ enum class Purpose : uint8_t {
   kControl,  // Agreement, set-up.
 };
 inline constexpr int kNumPurposes = 6;
+const char* NameOf(Purpose purpose);
 std::ostream& operator<<(std::ostream& out, Purpose purpose);
 
 // Calls and payload bytes of one purpose on this rank. Payload is the size of
@@ -33,26 +38,41 @@ struct Traffic {
   int64_t bytes = 0;
   friend bool operator==(const Traffic&, const Traffic&) = default;
 };
+std::ostream& operator<<(std::ostream& out, const Traffic& traffic);
 
-// All ranks of a group call the same collectives in the same order. A group of
-// one moves nothing and counts nothing. Sums are taken in a fixed order over
-// ranks, so every rank gets the same bits, run after run. A peer that fails is
-// fatal: see watchdog.h.
+// All ranks of a group call the same collectives in the same order, with
+// arrays of the same size; each rank from one thread. A group of one moves
+// nothing and counts nothing. Sums are taken in a fixed order over ranks, the
+// tree of tree_sum.h, so every rank gets the same bits, run after run, whatever
+// the transport. A peer that fails is fatal: see watchdog.h.
+//
+// Tensors lie in memory the host can address. Large sums are cut in one chunk a
+// rank: the chunks are exchanged, each rank sums its own, and the sums are
+// gathered, 2 (n - 1) / n of the array sent by each of n ranks. Small arrays
+// are gathered whole and summed everywhere, which waits once instead of twice.
 class Communicator {
  public:
-  virtual ~Communicator() = default;
+  explicit Communicator(std::unique_ptr<Transport> transport);
+  ~Communicator();
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
 
-  int rank() const { return rank_; }
-  int size() const { return size_; }
+  int rank() const { return transport_->rank(); }
+  int size() const { return transport_->size(); }
+  // The rank in the undivided world of rank `peer` of this group.
+  int world_rank(int peer) const { return world_ranks_[peer]; }
 
   // In place, on dense tensors of F32, BF16 (summed in F32, rounded once), I32
   // or I64.
   void AllReduceSum(Tensor* tensor, Purpose purpose);
-  void AllReduceMax(Tensor* tensor, Purpose purpose);  // F32.
-  // The ranks' row slices, each of rows(rank, size) rows, one under another.
+  void AllReduceMax(Tensor* tensor, Purpose purpose);  // F32; NaN wins.
+  // The ranks' row slices, rank r's of rows[r] rows, one under another: [T, H].
+  // Slices are dense. In a group of one the slice itself.
   Tensor AllGatherRows(const Tensor& slice, absl::Span<const int64_t> rows,
                        Purpose purpose);
-  // Sums [T, H] over the ranks and returns this rank's row slice.
+  // Sums [T, H] over the ranks and returns this rank's row slice, that of
+  // rank r having rows[r] rows. Types and rounding as AllReduceSum's. In a
+  // group of one the tensor itself.
   Tensor ReduceScatterRows(const Tensor& tensor, absl::Span<const int64_t> rows,
                            Purpose purpose);
 
@@ -63,42 +83,47 @@ class Communicator {
   // Every rank's bytes, by rank; lengths may differ.
   std::vector<std::string> AllGatherBytes(const std::string& bytes,
                                           Purpose purpose);
+  // The bytes of rank `root`; the others' argument is ignored.
   std::string BroadcastBytes(std::string bytes, int root, Purpose purpose);
   void Barrier();
 
-  // A subgroup of the ranks that give the same color, ordered by key.
-  virtual std::unique_ptr<Communicator> Split(int color, int key) = 0;
+  // The subgroup of the ranks that give the same color (not negative), ordered
+  // by key, then by rank. It is watched as this group is.
+  std::unique_ptr<Communicator> Split(int color, int key);
 
   const Traffic& traffic(Purpose purpose) const {
-    return traffic_[static_cast<int>(purpose)];
+    return traffic_[static_cast<size_t>(purpose)];
   }
-  void ResetTraffic() { traffic_ = std::vector<Traffic>(kNumPurposes); }
+  void ResetTraffic() { traffic_ = {}; }
 
- protected:
-  Communicator(int rank, int size) : rank_(rank), size_(size) {
-    ResetTraffic();
-  }
-
-  // What a transport provides: bytes in host memory. `send` is cut in size()
-  // pieces by counts and offsets; piece r goes to rank r and the piece for this
-  // rank from rank r lands at recv + recv_offsets[r].
-  struct Pieces {
-    std::vector<int64_t> counts;
-    std::vector<int64_t> offsets;
-  };
-  virtual void AllToAll(const void* send, const Pieces& send_pieces, void* recv,
-                        const Pieces& recv_pieces) = 0;
-  // Rank r's `counts[r]` bytes land at recv + offsets[r] on every rank. `send`
-  // may already lie in place.
-  virtual void AllGather(const void* send, void* recv,
-                         const Pieces& pieces) = 0;
-  virtual void Broadcast(void* data, int64_t bytes, int root) = 0;
-  virtual void Wait() = 0;  // Barrier.
+  // Watches every further collective of this group, and of groups split from
+  // it from now on. The watchdog must outlive them; null ends the watch.
+  void SetWatchdog(Watchdog* watchdog) { watchdog_ = watchdog; }
+  // Members that have not come to the present collective, by world rank, where
+  // the transport knows. Any thread may ask.
+  std::vector<int> Missing() const;
 
  private:
-  int rank_;
-  int size_;
-  std::vector<Traffic> traffic_;
+  class Call;
+  // Combines terms of the ranks, in rank order, into `out`, elementwise.
+  using Combine = void (*)(absl::Span<const void* const> terms, int64_t count,
+                           void* out);
+  struct Array {
+    void* data;
+    int64_t count;
+    int64_t element_bytes;
+  };
+
+  Communicator(std::unique_ptr<Transport> transport,
+               std::vector<int> world_ranks, Watchdog* watchdog);
+  void AllReduce(const Array& array, Combine combine);
+
+  std::unique_ptr<Transport> transport_;
+  std::vector<int> world_ranks_;
+  std::array<Traffic, kNumPurposes> traffic_ = {};
+  int64_t sequence_ = 0;  // Collectives so far.
+  Watchdog* watchdog_ = nullptr;
+  std::vector<char> scratch_;
 };
 
 }  // namespace lorica

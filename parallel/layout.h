@@ -16,6 +16,8 @@
 //   kSharded   -> kReplicated  all-gather        kPartial   -> kSharded
 //   kPartial   -> kSharded     reduce-scatter    kSharded   -> kReplicated
 //   any layout -> itself       none              none
+//
+// Any other transition is a mistake, and fatal.
 #ifndef LORICA_PARALLEL_LAYOUT_H_
 #define LORICA_PARALLEL_LAYOUT_H_
 
@@ -46,6 +48,8 @@ struct Transition {
   Layout from;
   Layout to;
 };
+
+std::ostream& operator<<(std::ostream& out, Transition transition);
 
 constexpr Transition Stay(Layout layout) { return {layout, layout}; }
 

@@ -19,7 +19,8 @@ struct MeshConfig {
 // of data replica r / tensor.
 class Mesh {
  public:
-  // Error: data x tensor differs from the world's size. Keeps `world`.
+  // Error: data x tensor differs from the world's size. Owns `world`. All
+  // ranks call it, and all fail or none.
   static absl::StatusOr<Mesh> Create(const MeshConfig& config,
                                      std::unique_ptr<Communicator> world);
 

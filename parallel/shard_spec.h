@@ -5,6 +5,7 @@
 #define LORICA_PARALLEL_SHARD_SPEC_H_
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "parallel/layout.h"
@@ -27,7 +28,7 @@ Split SplitEvenly(int64_t size, int64_t unit, int ranks);
 struct ShardSpec {
   Layout layout = Layout::kInvariant;  // kInvariant, kReplicated or kSharded.
   int dim = 0;                         // The dimension split, when sharded.
-  Split split;                         // One range a rank, when sharded.
+  Split split = {};                    // One range a rank, when sharded.
 };
 
 inline ShardSpec Invariant() { return {}; }
@@ -36,7 +37,13 @@ inline ShardSpec Sharded(int dim, Split split) {
   return {.layout = Layout::kSharded, .dim = dim, .split = std::move(split)};
 }
 
-// Whether ranks hold terms of the gradient, to be summed over the group.
+// The lowest rank that holds the same slice as `rank`: 0 where every rank holds
+// the whole, `rank` itself where its slice is its own or empty.
+int FirstHolder(const ShardSpec& spec, int rank);
+
+// Whether every rank holds a term of the gradient, to be summed over the group.
+// Ranks that share a slice of a sharded parameter hold terms of its gradient
+// too: see grad_sync.h.
 inline bool GradIsPartial(const ShardSpec& spec) {
   return spec.layout == Layout::kReplicated;
 }

@@ -1,0 +1,331 @@
+#include "parallel/communicator.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "parallel/reduce.h"
+#include "parallel/watchdog.h"
+#include "runtime/check.h"
+
+namespace lorica {
+namespace {
+
+// Arrays whose copies from all ranks take no more than this are gathered whole.
+constexpr int64_t kGatherWholeBytes = 64 << 10;
+// Chunks begin at multiples of this many elements.
+constexpr int64_t kChunkElements = 64;
+
+// Where the elements of `tensor` lie, computed and ready.
+char* DenseData(const Tensor& tensor) {
+  CHECK(tensor.present());
+  CHECK(tensor.dense()) << "a collective on rows that are not dense";
+  tensor.device()->Synchronize();
+  return static_cast<char*>(tensor.data());
+}
+
+void CheckRows(absl::Span<const int64_t> rows, int ranks, int64_t total) {
+  CHECK_EQ(static_cast<int>(rows.size()), ranks);
+  CHECK_EQ(std::accumulate(rows.begin(), rows.end(), int64_t{0}), total);
+}
+
+auto SumOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return SumTerms<float>;
+    case DType::kBF16:
+      return SumTerms<BFloat16>;
+    case DType::kI32:
+      return SumTerms<int32_t>;
+    case DType::kI64:
+      return SumTerms<int64_t>;
+    case DType::kF16:
+      break;
+  }
+  LOG(FATAL) << "no sum over ranks of " << dtype;
+}
+
+std::vector<int64_t> Times(absl::Span<const int64_t> values, int64_t factor) {
+  std::vector<int64_t> products(values.begin(), values.end());
+  for (int64_t& product : products) product *= factor;
+  return products;
+}
+
+}  // namespace
+
+const char* NameOf(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::kActivation:
+      return "activation";
+    case Purpose::kActivationGrad:
+      return "activation gradient";
+    case Purpose::kLoss:
+      return "loss";
+    case Purpose::kAdapterGrad:
+      return "adapter gradient";
+    case Purpose::kCheckpoint:
+      return "checkpoint";
+    case Purpose::kControl:
+      return "control";
+  }
+  return "?";
+}
+
+std::ostream& operator<<(std::ostream& out, Purpose purpose) {
+  return out << NameOf(purpose);
+}
+
+std::ostream& operator<<(std::ostream& out, const Traffic& traffic) {
+  return out << traffic.calls << " calls, " << traffic.bytes << " bytes";
+}
+
+// A collective in progress: counts it and shows it to the watchdog.
+class Communicator::Call {
+ public:
+  Call(Communicator* group, const char* collective, Purpose purpose,
+       int64_t bytes)
+      : watchdog_(group->watchdog_) {
+    Traffic& traffic = group->traffic_[static_cast<size_t>(purpose)];
+    ++traffic.calls;
+    traffic.bytes += bytes;
+    ++group->sequence_;
+    if (watchdog_ != nullptr) {
+      watchdog_->Begin({.group = group,
+                        .collective = collective,
+                        .purpose = purpose,
+                        .sequence = group->sequence_,
+                        .bytes = bytes});
+    }
+  }
+  ~Call() {
+    if (watchdog_ != nullptr) watchdog_->End();
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+ private:
+  Watchdog* watchdog_;
+};
+
+Communicator::Communicator(std::unique_ptr<Transport> transport)
+    : transport_(std::move(transport)), world_ranks_(transport_->size()) {
+  std::iota(world_ranks_.begin(), world_ranks_.end(), 0);
+}
+
+Communicator::Communicator(std::unique_ptr<Transport> transport,
+                           std::vector<int> world_ranks, Watchdog* watchdog)
+    : transport_(std::move(transport)),
+      world_ranks_(std::move(world_ranks)),
+      watchdog_(watchdog) {
+  CHECK_EQ(static_cast<int>(world_ranks_.size()), transport_->size());
+}
+
+Communicator::~Communicator() = default;
+
+void Communicator::AllReduce(const Array& array, Combine combine) {
+  if (array.count == 0) return;
+  char* data = static_cast<char*>(array.data);
+  const int64_t total_bytes = array.count * array.element_bytes;
+  std::vector<const void*> terms(size());
+  if (total_bytes * size() <= kGatherWholeBytes) {
+    scratch_.resize(static_cast<size_t>(total_bytes * size()));
+    for (int peer = 0; peer < size(); ++peer) {
+      terms[peer] = scratch_.data() + peer * total_bytes;
+    }
+    std::copy_n(data, total_bytes, scratch_.data() + rank() * total_bytes);
+    transport_->AllGather(scratch_.data(),
+                          std::vector<int64_t>(size(), total_bytes));
+    combine(terms, array.count, data);
+    return;
+  }
+  const int64_t step = transport_->max_exchange_bytes() / array.element_bytes;
+  for (int64_t begin = 0; begin < array.count; begin += step) {
+    const int64_t count = std::min(step, array.count - begin);
+    const int64_t groups = (count + kChunkElements - 1) / kChunkElements;
+    const int64_t chunk = (groups + size() - 1) / size() * kChunkElements;
+    char* block = data + begin * array.element_bytes;
+    std::vector<int64_t> bytes(size());
+    for (int peer = 0; peer < size(); ++peer) {
+      terms[peer] = block + peer * chunk * array.element_bytes;
+      bytes[peer] = std::clamp<int64_t>(count - peer * chunk, 0, chunk) *
+                    array.element_bytes;
+    }
+    const std::vector<const void*> received =
+        transport_->Exchange(terms, bytes);
+    combine(received, bytes[rank()] / array.element_bytes,
+            block + rank() * chunk * array.element_bytes);
+    transport_->AllGather(block, bytes);
+  }
+}
+
+void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose) {
+  if (size() == 1) return;
+  const int64_t element_bytes = static_cast<int64_t>(SizeOf(tensor->dtype()));
+  const Call call(this, "all-reduce sum", purpose,
+                  tensor->elements() * element_bytes);
+  AllReduce({DenseData(*tensor), tensor->elements(), element_bytes},
+            SumOf(tensor->dtype()));
+}
+
+void Communicator::AllReduceMax(Tensor* tensor, Purpose purpose) {
+  CHECK_EQ(tensor->dtype(), DType::kF32);
+  if (size() == 1) return;
+  const Call call(this, "all-reduce max", purpose, tensor->elements() * 4);
+  AllReduce({DenseData(*tensor), tensor->elements(), 4}, MaxTerms<float>);
+}
+
+Tensor Communicator::AllGatherRows(const Tensor& slice,
+                                   absl::Span<const int64_t> rows,
+                                   Purpose purpose) {
+  const int64_t total = std::accumulate(rows.begin(), rows.end(), int64_t{0});
+  CheckRows(rows, size(), total);
+  CHECK_EQ(slice.rows(), rows[rank()]);
+  if (size() == 1) return slice;
+  const int64_t row_bytes =
+      slice.cols() * static_cast<int64_t>(SizeOf(slice.dtype()));
+  const Call call(this, "all-gather", purpose, total * row_bytes);
+  Tensor whole =
+      Tensor::Empty(slice.device(), {total, slice.cols()}, slice.dtype());
+  const char* mine = DenseData(slice);
+  char* data = DenseData(whole);
+  const int64_t first =
+      std::accumulate(rows.begin(), rows.begin() + rank(), int64_t{0});
+  std::copy_n(mine, rows[rank()] * row_bytes, data + first * row_bytes);
+  transport_->AllGather(data, Times(rows, row_bytes));
+  return whole;
+}
+
+Tensor Communicator::ReduceScatterRows(const Tensor& tensor,
+                                       absl::Span<const int64_t> rows,
+                                       Purpose purpose) {
+  CheckRows(rows, size(), tensor.rows());
+  if (size() == 1) return tensor;
+  const Combine combine = SumOf(tensor.dtype());
+  const int64_t element_bytes = static_cast<int64_t>(SizeOf(tensor.dtype()));
+  const int64_t row_bytes = tensor.cols() * element_bytes;
+  const Call call(this, "reduce-scatter", purpose, tensor.rows() * row_bytes);
+  Tensor slice = Tensor::Empty(tensor.device(), {rows[rank()], tensor.cols()},
+                               tensor.dtype());
+  const char* data = DenseData(tensor);
+  char* out = DenseData(slice);
+  // Step by step through all slices at once, so that every rank has work.
+  const std::vector<int64_t> slice_bytes = Times(rows, row_bytes);
+  const int64_t longest =
+      *std::max_element(slice_bytes.begin(), slice_bytes.end());
+  const int64_t step =
+      transport_->max_exchange_bytes() / size() / element_bytes * element_bytes;
+  for (int64_t begin = 0; begin < longest; begin += step) {
+    std::vector<const void*> send(size());
+    std::vector<int64_t> bytes(size());
+    const char* piece = data + begin;
+    for (int peer = 0; peer < size(); piece += slice_bytes[peer], ++peer) {
+      send[peer] = piece;
+      bytes[peer] = std::clamp<int64_t>(slice_bytes[peer] - begin, 0, step);
+    }
+    combine(transport_->Exchange(send, bytes), bytes[rank()] / element_bytes,
+            out + begin);
+  }
+  return slice;
+}
+
+void Communicator::AllReduceSum(absl::Span<double> values, Purpose purpose) {
+  if (size() == 1) return;
+  const int64_t count = static_cast<int64_t>(values.size());
+  const Call call(this, "all-reduce sum", purpose, count * 8);
+  AllReduce({values.data(), count, 8}, SumTerms<double>);
+}
+
+void Communicator::AllReduceSum(absl::Span<int64_t> values, Purpose purpose) {
+  if (size() == 1) return;
+  const int64_t count = static_cast<int64_t>(values.size());
+  const Call call(this, "all-reduce sum", purpose, count * 8);
+  AllReduce({values.data(), count, 8}, SumTerms<int64_t>);
+}
+
+void Communicator::AllReduceMax(absl::Span<int64_t> values, Purpose purpose) {
+  if (size() == 1) return;
+  const int64_t count = static_cast<int64_t>(values.size());
+  const Call call(this, "all-reduce max", purpose, count * 8);
+  AllReduce({values.data(), count, 8}, MaxTerms<int64_t>);
+}
+
+std::vector<std::string> Communicator::AllGatherBytes(const std::string& bytes,
+                                                      Purpose purpose) {
+  if (size() == 1) return {bytes};
+  // Payload is this rank's until the others' lengths are known.
+  const Call call(this, "all-gather bytes", purpose,
+                  static_cast<int64_t>(bytes.size()));
+  std::vector<int64_t> lengths(size());
+  lengths[rank()] = static_cast<int64_t>(bytes.size());
+  transport_->AllGather(lengths.data(), std::vector<int64_t>(size(), 8));
+  std::string all(static_cast<size_t>(std::accumulate(
+                      lengths.begin(), lengths.end(), int64_t{0})),
+                  '\0');
+  const int64_t first =
+      std::accumulate(lengths.begin(), lengths.begin() + rank(), int64_t{0});
+  bytes.copy(all.data() + first, bytes.size());
+  transport_->AllGather(all.data(), lengths);
+  std::vector<std::string> parts;
+  size_t offset = 0;
+  for (const int64_t length : lengths) {
+    parts.push_back(all.substr(offset, static_cast<size_t>(length)));
+    offset += static_cast<size_t>(length);
+  }
+  return parts;
+}
+
+std::string Communicator::BroadcastBytes(std::string bytes, int root,
+                                         Purpose purpose) {
+  CHECK_GE(root, 0);
+  CHECK_LT(root, size());
+  if (size() == 1) return bytes;
+  const Call call(this, "broadcast", purpose,
+                  rank() == root ? static_cast<int64_t>(bytes.size()) : 0);
+  int64_t length = static_cast<int64_t>(bytes.size());
+  transport_->Broadcast(&length, sizeof(length), root);
+  bytes.resize(static_cast<size_t>(length));
+  transport_->Broadcast(bytes.data(), length, root);
+  return bytes;
+}
+
+void Communicator::Barrier() {
+  if (size() == 1) return;
+  const Call call(this, "barrier", Purpose::kControl, 0);
+  transport_->Barrier();
+}
+
+std::unique_ptr<Communicator> Communicator::Split(int color, int key) {
+  CHECK_GE(color, 0);
+  if (size() == 1) {
+    return std::unique_ptr<Communicator>(new Communicator(
+        transport_->Split(color, key), world_ranks_, watchdog_));
+  }
+  const Call call(this, "split", Purpose::kControl, 0);
+  struct Member {
+    int color;
+    int key;
+    int world_rank;
+  };
+  std::vector<Member> members(size());
+  members[rank()] = {color, key, world_ranks_[rank()]};
+  transport_->AllGather(members.data(),
+                        std::vector<int64_t>(size(), sizeof(Member)));
+  std::erase_if(members, [color](const Member& m) { return m.color != color; });
+  std::stable_sort(
+      members.begin(), members.end(),
+      [](const Member& a, const Member& b) { return a.key < b.key; });
+  std::vector<int> world_ranks;
+  for (const Member& member : members) {
+    world_ranks.push_back(member.world_rank);
+  }
+  return std::unique_ptr<Communicator>(new Communicator(
+      transport_->Split(color, key), std::move(world_ranks), watchdog_));
+}
+
+std::vector<int> Communicator::Missing() const {
+  std::vector<int> missing = transport_->Missing();
+  for (int& peer : missing) peer = world_ranks_[peer];
+  return missing;
+}
+
+}  // namespace lorica

@@ -1,0 +1,82 @@
+#include "parallel/watchdog.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+
+namespace lorica {
+
+std::string Describe(const WatchedCall& call, absl::Duration waited) {
+  const Communicator& group = *call.group;
+  std::vector<int> members;
+  for (int peer = 0; peer < group.size(); ++peer) {
+    members.push_back(group.world_rank(peer));
+  }
+  std::string text =
+      absl::StrCat("rank ", group.world_rank(group.rank()), " waited ",
+                   absl::FormatDuration(waited), " in ", call.collective, " ",
+                   call.sequence, " (", NameOf(call.purpose), ", ", call.bytes,
+                   " bytes, group of ranks ", absl::StrJoin(members, " "), ")");
+  const std::vector<int> missing = group.Missing();
+  if (!missing.empty()) {
+    absl::StrAppend(&text, " for rank ", absl::StrJoin(missing, " "));
+  }
+  return text;
+}
+
+Watchdog::Watchdog(absl::Duration timeout)
+    : timeout_(timeout), thread_([this] { Watch(); }) {}
+
+Watchdog::~Watchdog() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+  }
+  stop_.notify_one();
+  thread_.join();
+}
+
+void Watchdog::Begin(const WatchedCall& call) {
+  const std::lock_guard lock(mutex_);
+  call_ = call;
+  ++begun_;
+}
+
+void Watchdog::End() {
+  const std::lock_guard lock(mutex_);
+  call_.reset();
+}
+
+// Looks several times a timeout instead of taking the time of every call.
+void Watchdog::Watch() {
+  const auto period = absl::ToChronoMilliseconds(
+      std::clamp(timeout_ / 8, absl::Milliseconds(1), absl::Seconds(1)));
+  std::unique_lock lock(mutex_);
+  uint64_t seen = 0;
+  absl::Time since = absl::Now();
+  while (!stop_.wait_for(lock, period, [this] { return stopped_; })) {
+    if (!call_.has_value() || begun_ != seen) {
+      seen = begun_;
+      since = absl::Now();
+      continue;
+    }
+    const absl::Duration waited = absl::Now() - since;
+    if (waited < timeout_) continue;
+    const std::string line = absl::StrCat(
+        "lorica: ",
+        Describe(*call_, absl::Trunc(waited, absl::Milliseconds(1))),
+        "; a peer has stopped or is out of reach, so this rank ends\n");
+    // The lock is kept: a collective that ends now does not go on.
+    [[maybe_unused]] const ssize_t written =
+        write(STDERR_FILENO, line.data(), line.size());
+    absl::SleepFor(std::min(kGrace, timeout_));
+    _exit(kExitCode);
+  }
+}
+
+}  // namespace lorica

@@ -1,0 +1,63 @@
+// Ends a rank whose collective does not end: a peer was stopped, killed or cut
+// off, and nobody else will say so.
+#ifndef LORICA_PARALLEL_WATCHDOG_H_
+#define LORICA_PARALLEL_WATCHDOG_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/time/time.h"
+#include "parallel/communicator.h"
+
+namespace lorica {
+
+// A collective in progress.
+struct WatchedCall {
+  const Communicator* group = nullptr;
+  const char* collective = "";
+  Purpose purpose = Purpose::kControl;
+  int64_t sequence = 0;  // Counts the group's collectives from 1.
+  int64_t bytes = 0;
+};
+
+// "rank 0 waited 60s in all-reduce sum 17 (adapter gradient, 4096 bytes, group
+// of ranks 0 1) for rank 1"; the last part where the transport knows.
+std::string Describe(const WatchedCall& call, absl::Duration waited);
+
+// A thread beside a rank's own. When a collective lasts longer than `timeout`
+// it writes one line to standard error, leaves the other survivors kGrace to
+// write theirs before the launcher ends them, and ends the process with
+// kExitCode. Begin and End cost some ten nanoseconds.
+class Watchdog {
+ public:
+  static constexpr int kExitCode = 75;  // EX_TEMPFAIL: start again.
+  static constexpr absl::Duration kGrace = absl::Seconds(2);
+
+  explicit Watchdog(absl::Duration timeout);
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+  // Called by the rank's thread around each collective.
+  void Begin(const WatchedCall& call);
+  void End();
+
+ private:
+  void Watch();
+
+  const absl::Duration timeout_;
+  std::mutex mutex_;
+  std::condition_variable stop_;
+  bool stopped_ = false;
+  std::optional<WatchedCall> call_;
+  uint64_t begun_ = 0;  // Collectives begun; tells one from the next.
+  std::thread thread_;
+};
+
+}  // namespace lorica
+
+#endif  // LORICA_PARALLEL_WATCHDOG_H_
