@@ -1,0 +1,356 @@
+#include <algorithm>
+#include <cstdint>
+
+#include "runtime/cpu/attention.h"
+#include "runtime/cpu/dispatch.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "runtime/cpu/attention_f32.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "runtime/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lorica::cpu::HWY_NAMESPACE {
+namespace {
+
+constexpr float kHidden = -1e30f;  // The score of a key a query may not see.
+
+constexpr int64_t kWidth = hn::MaxLanes(Floats());
+
+// Vectors of a product's row kept in registers beside kRowStep rows: 16 sums
+// where there are 32 registers, 8 where there are 16.
+constexpr int64_t kGroup = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
+
+// C [kRowStep, kVectors vectors] += A B, or = where kUpdate says so.
+template <int64_t kVectors, Update kUpdate>
+HWY_INLINE void ProductBlock(int64_t k, const float* a, int64_t a_stride,
+                             const float* b, int64_t b_stride, float* c,
+                             int64_t c_stride) {
+  const Floats d;
+  FloatVec sum[kRowStep][kVectors];
+  for (int64_t r = 0; r < kRowStep; ++r) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      sum[r][v] = kUpdate == Update::kAdd
+                      ? hn::LoadU(d, c + r * c_stride + v * kWidth)
+                      : hn::Zero(d);
+    }
+  }
+  for (int64_t i = 0; i < k; ++i) {
+    FloatVec right[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) {
+      right[v] = hn::LoadU(d, b + i * b_stride + v * kWidth);
+    }
+    for (int64_t r = 0; r < kRowStep; ++r) {
+      const auto left = hn::Set(d, a[r * a_stride + i]);
+      for (int64_t v = 0; v < kVectors; ++v) {
+        sum[r][v] = hn::MulAdd(left, right[v], sum[r][v]);
+      }
+    }
+  }
+  for (int64_t r = 0; r < kRowStep; ++r) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      hn::StoreU(sum[r][v], d, c + r * c_stride + v * kWidth);
+    }
+  }
+}
+
+// C [m, n] of one panel of at most 64 lanes.
+template <Update kUpdate>
+void PanelProduct(int64_t m, int64_t n, int64_t k, const float* a,
+                  int64_t a_stride, const float* b, int64_t b_stride, float* c,
+                  int64_t c_stride) {
+  for (int64_t row = 0; row < m; row += kRowStep) {
+    const float* left = a + row * a_stride;
+    float* result = c + row * c_stride;
+    int64_t col = 0;
+    for (; col + kGroup * kWidth <= n; col += kGroup * kWidth) {
+      ProductBlock<kGroup, kUpdate>(k, left, a_stride, b + col, b_stride,
+                                    result + col, c_stride);
+    }
+    for (; col < n; col += kWidth) {
+      ProductBlock<1, kUpdate>(k, left, a_stride, b + col, b_stride,
+                               result + col, c_stride);
+    }
+  }
+}
+
+// C [m, n] (+)= A [m, k] B [rows, n], where `rows` rows of B were packed and k
+// of them take part.
+template <Update kUpdate>
+void Product(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride,
+             const float* b, int64_t rows, float* c, int64_t c_stride) {
+  for (int64_t col = 0; col < n; col += kTile) {
+    const int64_t width = std::min(kTile, n - col);
+    PanelProduct<kUpdate>(m, width, k, a, a_stride, b + col * rows, width,
+                          c + col, c_stride);
+  }
+}
+
+// Row `row` of x, zero beyond its end, to `padded` floats.
+void WidenRow(const TileRows& x, int64_t row, float* y) {
+  if (row >= x.rows) {
+    std::fill_n(y, x.padded, 0.0f);
+    return;
+  }
+  DispatchFloat(x.view.dtype, [&](auto t) HWY_ATTR {
+    const auto* from = x.view.Row<const decltype(t)>(row);
+    ForVectors(x.view.cols, [&](auto lanes, int64_t i) HWY_ATTR {
+      Store(Load(from + i, lanes), y + i, lanes);
+    });
+  });
+  std::fill(y + x.view.cols, y + x.padded, 0.0f);
+}
+
+void PackLeft(const TileRows& x, void* y) {
+  auto* to = static_cast<float*>(y);
+  for (int64_t row = 0; row < kTile; ++row) {
+    WidenRow(x, row, to + row * x.padded);
+  }
+}
+
+// [D, 64]. Eight rows at a time, so that each line of y is written in pieces
+// of half a cache line.
+void PackTransposed(const TileRows& x, void* y) {
+  constexpr int64_t kRows = 8;
+  HWY_ALIGN float rows[kRows * kMaxHeadDim];
+  auto* to = static_cast<float*>(y);
+  for (int64_t row = 0; row < kTile; row += kRows) {
+    for (int64_t r = 0; r < kRows; ++r) {
+      WidenRow(x, row + r, rows + r * x.padded);
+    }
+    for (int64_t i = 0; i < x.padded; ++i) {
+      for (int64_t r = 0; r < kRows; ++r) {
+        to[i * kTile + row + r] = rows[r * x.padded + i];
+      }
+    }
+  }
+}
+
+// [64, D] in panels.
+void PackRight(const TileRows& x, void* y) {
+  auto* to = static_cast<float*>(y);
+  for (int64_t row = 0; row < kTile; ++row) {
+    HWY_ALIGN float line[kMaxHeadDim];
+    WidenRow(x, row, line);
+    for (int64_t col = 0; col < x.padded; col += kTile) {
+      const int64_t width = std::min(kTile, x.padded - col);
+      std::copy_n(line + col, width, to + col * kTile + row * width);
+    }
+  }
+}
+
+// 2^x; zero below -126.
+HWY_INLINE FloatVec Exp2(FloatVec x) {
+  const Floats d;
+  const hn::RebindToSigned<Floats> ints;
+  const auto lowest = hn::Set(d, -126.0f);
+  const auto is_zero = hn::Lt(x, lowest);
+  x = hn::Max(x, lowest);
+  const auto n = hn::Round(x);
+  const auto f = hn::Sub(x, n);
+  // Minimax on [-1/2, 1/2], relative error 2e-9.
+  auto p = hn::Set(d, 1.5345812e-4f);
+  p = hn::MulAdd(p, f, hn::Set(d, 1.339993122e-3f));
+  p = hn::MulAdd(p, f, hn::Set(d, 9.618488957e-3f));
+  p = hn::MulAdd(p, f, hn::Set(d, 5.550328777e-2f));
+  p = hn::MulAdd(p, f, hn::Set(d, 2.402264689e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 6.931472057e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
+  const auto exponent =
+      hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(ints, n), hn::Set(ints, 127)));
+  return hn::IfThenZeroElse(is_zero, hn::Mul(p, hn::BitCast(d, exponent)));
+}
+
+// The lanes j of the vector at lane `lane` that may see key i.
+HWY_INLINE auto Visible(const TileExtent& extent, int64_t key, int64_t lane) {
+  const hn::RebindToSigned<Floats> ints;
+  const auto query = hn::Iota(ints, static_cast<int32_t>(lane));
+  const auto least =
+      hn::Set(ints, static_cast<int32_t>(key - extent.diagonal - 1));
+  return hn::RebindMask(Floats(), hn::Gt(query, least));
+}
+
+bool Masked(const TileExtent& extent) {
+  return extent.diagonal < extent.keys - 1;
+}
+
+// Scales the scores of a vector of queries, hides what they may not see and
+// updates their maximum; returns the factor that earlier sums are due.
+HWY_INLINE FloatVec ScaleScores(const ForwardTile& tile, int64_t lane) {
+  const Floats d;
+  const bool masked = Masked(tile.extent);
+  const auto scale = hn::Set(d, tile.scale * kLog2E);
+  const auto hidden = hn::Set(d, kHidden);
+  const auto before = tile.first ? hidden : hn::LoadU(d, tile.max + lane);
+  auto most = before;
+  for (int64_t key = 0; key < tile.extent.keys; ++key) {
+    float* score = tile.scores + key * kTile + lane;
+    auto v = hn::Mul(hn::LoadU(d, score), scale);
+    if (masked) {
+      v = hn::IfThenElse(Visible(tile.extent, key, lane), v, hidden);
+    }
+    hn::StoreU(v, d, score);
+    most = hn::Max(most, v);
+  }
+  hn::StoreU(most, d, tile.max + lane);
+  return Exp2(hn::Sub(before, most));
+}
+
+void Forward(const ForwardTile& tile) {
+  const Floats d;
+  const TileExtent& extent = tile.extent;
+  const int64_t width = tile.padded;
+  PanelProduct<Update::kAssign>(
+      extent.keys, extent.queries, width, static_cast<const float*>(tile.k),
+      width, static_cast<const float*>(tile.q), kTile, tile.scores, kTile);
+  auto* weights = static_cast<float*>(tile.weights);
+  for (int64_t lane = 0; lane < extent.queries; lane += kWidth) {
+    const auto decay = ScaleScores(tile, lane);
+    const auto most = hn::LoadU(d, tile.max + lane);
+    auto sum = tile.first ? hn::Zero(d)
+                          : hn::Mul(hn::LoadU(d, tile.sum + lane), decay);
+    for (int64_t key = 0; key < extent.keys; ++key) {
+      const int64_t at = key * kTile + lane;
+      const auto p = Exp2(hn::Sub(hn::LoadU(d, tile.scores + at), most));
+      hn::StoreU(p, d, weights + at);
+      sum = hn::Add(sum, p);
+    }
+    hn::StoreU(sum, d, tile.sum + lane);
+    if (tile.first) continue;
+    for (int64_t i = 0; i < width; ++i) {
+      float* out = tile.out + i * kTile + lane;
+      hn::StoreU(hn::Mul(hn::LoadU(d, out), decay), d, out);
+    }
+  }
+  const auto* v = static_cast<const float*>(tile.v);
+  if (tile.first) {
+    PanelProduct<Update::kAssign>(width, extent.queries, extent.keys, v, kTile,
+                                  weights, kTile, tile.out, kTile);
+  } else {
+    PanelProduct<Update::kAdd>(width, extent.queries, extent.keys, v, kTile,
+                               weights, kTile, tile.out, kTile);
+  }
+}
+
+// Weights and score gradients of a vector of queries, from scores and weight
+// gradients.
+HWY_INLINE void DifferentiateSoftmax(const BackwardTile& tile, int64_t lane) {
+  const Floats d;
+  const bool masked = Masked(tile.extent);
+  const auto log_scale = hn::Set(d, tile.scale * kLog2E);
+  const auto scale = hn::Set(d, tile.scale);
+  const auto lse = hn::LoadU(d, tile.lse + lane);
+  const auto dot = hn::LoadU(d, tile.dot + lane);
+  for (int64_t key = 0; key < tile.extent.keys; ++key) {
+    const int64_t at = key * kTile + lane;
+    auto p = Exp2(hn::MulSub(hn::LoadU(d, tile.scores + at), log_scale, lse));
+    if (masked) p = hn::IfThenElseZero(Visible(tile.extent, key, lane), p);
+    const auto dp = hn::Sub(hn::LoadU(d, tile.dweights + at), dot);
+    hn::StoreU(p, d, static_cast<float*>(tile.weights) + at);
+    hn::StoreU(hn::Mul(hn::Mul(p, scale), dp), d,
+               static_cast<float*>(tile.dscores) + at);
+  }
+}
+
+void Backward(const BackwardTile& tile) {
+  const auto [keys, queries, diagonal] = tile.extent;
+  const int64_t width = tile.padded;
+  const auto* k = static_cast<const float*>(tile.k);
+  const auto* v = static_cast<const float*>(tile.v);
+  PanelProduct<Update::kAssign>(keys, queries, width, k, width,
+                                static_cast<const float*>(tile.q), kTile,
+                                tile.scores, kTile);
+  PanelProduct<Update::kAssign>(keys, queries, width, v, width,
+                                static_cast<const float*>(tile.dout), kTile,
+                                tile.dweights, kTile);
+  for (int64_t lane = 0; lane < queries; lane += kWidth) {
+    DifferentiateSoftmax(tile, lane);
+  }
+  const auto* weights = static_cast<const float*>(tile.weights);
+  const auto* dscores = static_cast<const float*>(tile.dscores);
+  Product<Update::kAdd>(keys, width, queries, weights, kTile,
+                        static_cast<const float*>(tile.dout_rows), kTile,
+                        tile.dv, width);
+  Product<Update::kAdd>(keys, width, queries, dscores, kTile,
+                        static_cast<const float*>(tile.q_rows), kTile, tile.dk,
+                        width);
+  PanelProduct<Update::kAdd>(width, queries, keys,
+                             static_cast<const float*>(tile.k_transposed),
+                             kTile, dscores, kTile, tile.dq, kTile);
+}
+
+void StoreTile(const float* tile, const TileRows& y) {
+  DispatchFloat(y.view.dtype, [&](auto t) HWY_ATTR {
+    for (int64_t row = 0; row < y.rows; ++row) {
+      const float* from = tile + row * y.padded;
+      auto* to = y.view.Row<decltype(t)>(row);
+      ForVectors(y.view.cols, [&](auto lanes, int64_t i) HWY_ATTR {
+        Store(Load(from + i, lanes), to + i, lanes);
+      });
+    }
+  });
+}
+
+void StoreTransposed(const float* tile, const float* factors,
+                     const TileRows& y) {
+  DispatchFloat(y.view.dtype, [&](auto t) HWY_ATTR {
+    for (int64_t row = 0; row < y.rows; ++row) {
+      HWY_ALIGN float line[kMaxHeadDim];
+      for (int64_t i = 0; i < y.view.cols; ++i) {
+        line[i] = tile[i * kTile + row];
+      }
+      auto* to = y.view.Row<decltype(t)>(row);
+      const auto factor = hn::Set(Floats(), factors[row]);
+      ForVectors(y.view.cols, [&](auto lanes, int64_t i) HWY_ATTR {
+        Store(hn::Mul(Load(line + i, lanes), factor), to + i, lanes);
+      });
+    }
+  });
+}
+
+void RowDots(const TileRows& x, const TileRows& y, float* products) {
+  DispatchFloat(x.view.dtype, [&](auto t) HWY_ATTR {
+    for (int64_t row = 0; row < x.rows; ++row) {
+      const auto* a = x.view.Row<const decltype(t)>(row);
+      const auto* b = y.view.Row<const decltype(t)>(row);
+      auto sum = hn::Zero(Floats());
+      ForVectors(x.view.cols, [&](auto lanes, int64_t i) HWY_ATTR {
+        sum = hn::MulAdd(Load(a + i, lanes), Load(b + i, lanes), sum);
+      });
+      products[row] = SumOfLanes(sum);
+    }
+  });
+}
+
+constexpr TileKernels kKernels = {
+    .operand_bytes = sizeof(float),
+    .pack_left = PackLeft,
+    .pack_left_transposed = PackTransposed,
+    .pack_right = PackRight,
+    .pack_right_transposed = PackTransposed,
+    .forward = Forward,
+    .backward = Backward,
+    .store = StoreTile,
+    .store_transposed = StoreTransposed,
+    .row_dots = RowDots,
+};
+
+}  // namespace
+
+const TileKernels* TargetTileKernels() { return &kKernels; }
+
+}  // namespace lorica::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lorica::cpu {
+
+HWY_EXPORT(TargetTileKernels);
+
+const TileKernels* F32TileKernels() {
+  return HWY_DYNAMIC_DISPATCH(TargetTileKernels)();
+}
+
+}  // namespace lorica::cpu
+#endif  // HWY_ONCE
