@@ -34,7 +34,10 @@ class TempDirectory {
   std::string path_;
 };
 
+// A new file, not the old one overwritten: maps of the old stay as they are,
+// and the file system does not hurry to write it out.
 inline void WriteBytes(const std::string& path, const std::string& bytes) {
+  std::filesystem::remove(path);
   std::ofstream file(path, std::ios::binary);
   file << bytes;
   CHECK(file.flush().good()) << path;
