@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "runtime/check.h"
-#include "runtime/status_macros.h"
 
 namespace lorica {
 namespace {
@@ -23,44 +22,28 @@ const MlpAdapters& MlpOf(const Adapter* adapter, int64_t layer) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Gpt>> Gpt::Load(const GptConfig& config,
-                                               const ModelSplit& split,
-                                               const ModelPlan& plan,
-                                               Communicator* group,
-                                               const LoadParam& load) {
-  LORICA_RETURN_IF_ERROR(config.Validate());
-  auto gpt = std::unique_ptr<Gpt>(new Gpt(config, plan, group));
-  LORICA_RETURN_IF_ERROR(gpt->LoadLayers(split, load));
-  gpt->MakeRopeTable();
-  return gpt;
-}
-
-absl::Status Gpt::LoadLayers(const ModelSplit& split, const LoadParam& load) {
+Gpt::Gpt(const GptConfig& config, const ModelSplit& split,
+         const ModelPlan& plan, Communicator* group, const LoadParam& load)
+    : config_(config), plan_(plan), group_(group) {
   const int rank = group_->rank();
   const std::vector<ParamSpec> params = FrozenParams(config_, split);
   size_t next = 0;
-  const auto take = [&](Tensor* tensor) -> absl::Status {
+  const auto take = [&]() -> Tensor {
     const ParamSpec& spec = params[next++];
-    LORICA_ASSIGN_OR_RETURN(*tensor,
-                            load(spec, SliceOf(spec.shard, spec.shape, rank)));
-    return absl::OkStatus();
+    return load(spec, SliceOf(spec.shard, spec.shape, rank));
   };
-  const size_t vocab_rank = static_cast<size_t>(rank);
-  embedding_.first_vocab = split.vocab[vocab_rank].begin;
-  LORICA_RETURN_IF_ERROR(take(&embedding_.weight));
+  embedding_ = {.weight = take(),
+                .first_vocab = split.vocab[static_cast<size_t>(rank)].begin};
   device_ = embedding_.weight.device();
   compute_ = embedding_.weight.dtype();
-  kv_features_ = split.kv_heads[vocab_rank].size();
+  kv_features_ = split.kv_heads[static_cast<size_t>(rank)].size();
+  MakeRopeTable();
   blocks_.reserve(static_cast<size_t>(config_.num_layers));
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-    Tensor attention_norm;
-    Tensor mlp_norm;
+    const Tensor attention_norm = take();
+    const Tensor mlp_norm = take();
     Tensor linears[kNumLinears];
-    LORICA_RETURN_IF_ERROR(take(&attention_norm));
-    LORICA_RETURN_IF_ERROR(take(&mlp_norm));
-    for (Tensor& linear : linears) {
-      LORICA_RETURN_IF_ERROR(take(&linear));
-    }
+    for (Tensor& linear : linears) linear = take();
     blocks_.push_back(
         {Attention({.norm = attention_norm,
                     .qkv = {linears[kQ], linears[kK], linears[kV]},
@@ -73,16 +56,12 @@ absl::Status Gpt::LoadLayers(const ModelSplit& split, const LoadParam& load) {
               .down = linears[kDown]},
              plan_, config_.norm_epsilon, group_)});
   }
-  Tensor final_norm;
-  LORICA_RETURN_IF_ERROR(take(&final_norm));
+  const Tensor final_norm = take();
   ops::HeadSlice head = embedding_;
-  if (!config_.tied_head) {
-    LORICA_RETURN_IF_ERROR(take(&head.weight));
-  }
+  if (!config_.tied_head) head.weight = take();
   CHECK_EQ(next, params.size());
   head_ = std::make_unique<LossHead>(final_norm, config_.norm_epsilon, head,
                                      plan_.column, group_);
-  return absl::OkStatus();
 }
 
 // Angles in double, rounded once; see RopeConfig.

@@ -7,7 +7,6 @@
 #include <memory>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "model/adapter.h"
 #include "model/gpt_config.h"
 #include "model/layers/attention.h"
@@ -20,19 +19,19 @@
 
 namespace lorica {
 
-// Yields one frozen parameter's slice on the device. See WeightSource.
-using LoadParam = std::function<absl::StatusOr<Tensor>(const ParamSpec& spec,
-                                                       const Slice& slice)>;
+// Yields one frozen parameter's slice as a dense tensor on the device. Norms
+// are F32; the type of the others is what the model computes in.
+using LoadParam =
+    std::function<Tensor(const ParamSpec& spec, const Slice& slice)>;
 
 class Gpt {
  public:
-  // Loads every frozen parameter. `group` holds the tensor ranks and must
-  // outlive the model. The compute type is that of what `load` yields.
-  static absl::StatusOr<std::unique_ptr<Gpt>> Load(const GptConfig& config,
-                                                   const ModelSplit& split,
-                                                   const ModelPlan& plan,
-                                                   Communicator* group,
-                                                   const LoadParam& load);
+  // Loads every frozen parameter. `config` is valid; `group` holds the tensor
+  // ranks and must outlive the model.
+  Gpt(const GptConfig& config, const ModelSplit& split, const ModelPlan& plan,
+      Communicator* group, const LoadParam& load);
+  Gpt(const Gpt&) = delete;
+  Gpt& operator=(const Gpt&) = delete;
 
   const GptConfig& config() const { return config_; }
 
@@ -59,10 +58,6 @@ class Gpt {
     Mlp::Saved mlp;
   };
 
-  Gpt(const GptConfig& config, const ModelPlan& plan, Communicator* group)
-      : config_(config), plan_(plan), group_(group) {}
-
-  absl::Status LoadLayers(const ModelSplit& split, const LoadParam& load);
   void MakeRopeTable();
   Stream Embed(const Pass& pass) const;
   // Through all blocks; `saved` holds one record a layer or is null.

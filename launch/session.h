@@ -1,0 +1,47 @@
+// What a rank runs on: its place in the job, its device and its groups.
+#ifndef LORICA_LAUNCH_SESSION_H_
+#define LORICA_LAUNCH_SESSION_H_
+
+#include <memory>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "launch/run_config.h"
+#include "parallel/mesh.h"
+#include "parallel/mpi_communicator.h"
+#include "parallel/watchdog.h"
+#include "runtime/device.h"
+
+namespace lorica {
+
+// Owns, in the order of creation: MPI, the watchdog, the device and the groups.
+// Lives in the main thread until the end of the command.
+class Session {
+ public:
+  // Errors: a mesh that does not match the number of ranks, a device this build
+  // cannot drive.
+  static absl::StatusOr<std::unique_ptr<Session>> Open(
+      std::unique_ptr<MpiEnvironment> mpi, const MeshConfig& mesh,
+      DeviceKind device, int threads);
+  ~Session();
+
+  Device* device() const { return device_.get(); }
+  const Mesh& mesh() const { return *mesh_; }
+  const Placement& placement() const { return mpi_->placement(); }
+  int threads() const { return threads_; }
+  // Whether this rank speaks for all.
+  bool leads() const { return mesh_->world().rank() == 0; }
+
+ private:
+  Session() = default;
+
+  std::unique_ptr<MpiEnvironment> mpi_;
+  std::unique_ptr<Watchdog> watchdog_;
+  std::unique_ptr<Device> device_;
+  std::optional<Mesh> mesh_;
+  int threads_ = 1;
+};
+
+}  // namespace lorica
+
+#endif  // LORICA_LAUNCH_SESSION_H_
