@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "model/recompute.h"
+#include "model/tuning/lr_schedule.h"
 #include "parallel/mesh.h"
 #include "runtime/dtype.h"
 
@@ -46,8 +47,6 @@ struct DataOptions {
   Overlong overlong = Overlong::kCut;
   friend bool operator==(const DataOptions&, const DataOptions&) = default;
 };
-
-enum class Schedule : uint8_t { kConstant, kCosine };
 
 struct TrainOptions {
   int64_t steps = 200;

@@ -1,0 +1,49 @@
+// A base model opened on all ranks: its weights, split, and its tokenizer.
+#ifndef LORICA_LAUNCH_BASE_MODEL_H_
+#define LORICA_LAUNCH_BASE_MODEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "launch/session.h"
+#include "model/adapter.h"
+#include "model/gpt.h"
+#include "model/lora_config.h"
+#include "model/params.h"
+#include "model/peft_adapter.h"
+#include "model/weight_source.h"
+
+namespace lorica {
+
+// The model file's headers, checked on every rank.
+struct BaseModel {
+  WeightSource source;
+  ModelSplit split;  // Over the session's tensor group.
+};
+
+// Agreed on by all ranks, as everything here. Errors: what WeightSource::Open
+// and SplitModel refuse.
+absl::StatusOr<BaseModel> OpenBaseModel(const std::string& path,
+                                        const Session& session);
+
+// Reads this rank's slices.
+std::unique_ptr<Gpt> LoadGpt(const BaseModel& base, DType dtype,
+                             const Session& session);
+
+// An empty adapter for the modules that `lora` names. Errors: see
+// ResolveTargets.
+absl::StatusOr<std::unique_ptr<Adapter>> MakeAdapter(const BaseModel& base,
+                                                     const LoraConfig& lora,
+                                                     DType dtype,
+                                                     const Session& session);
+
+// The adapter of a PEFT directory, this rank's slices. Errors: a directory that
+// cannot be read, or does not fit the model.
+absl::StatusOr<std::unique_ptr<Adapter>> LoadAdapter(
+    const BaseModel& base, const PeftAdapter& peft, DType dtype,
+    const Session& session);
+
+}  // namespace lorica
+
+#endif  // LORICA_LAUNCH_BASE_MODEL_H_

@@ -1,0 +1,51 @@
+#include "launch/session.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "parallel/agreement.h"
+#include "runtime/status_macros.h"
+
+namespace lorica {
+namespace {
+
+// Longer than any collective of a healthy run waits for its slowest rank.
+constexpr absl::Duration kCollectiveTimeout = absl::Minutes(10);
+
+// The ranks of a host share its cores.
+int ThreadsOf(int wanted, const Placement& placement) {
+  if (wanted > 0) return wanted;
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, cores / placement.local_ranks);
+}
+
+absl::Status CheckDevice(DeviceKind device) {
+  if (device != DeviceKind::kCuda) return absl::OkStatus();
+  return absl::UnavailableError(
+      "device is CUDA, which this build of lorica cannot drive; set it to CPU "
+      "or AUTO");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Session>> Session::Open(
+    std::unique_ptr<MpiEnvironment> mpi, const MeshConfig& mesh,
+    DeviceKind device, int threads) {
+  auto session = std::unique_ptr<Session>(new Session());
+  session->mpi_ = std::move(mpi);
+  session->watchdog_ = std::make_unique<Watchdog>(kCollectiveTimeout);
+  std::unique_ptr<Communicator> world = session->mpi_->World();
+  world->SetWatchdog(session->watchdog_.get());
+  LORICA_RETURN_IF_ERROR(Agree(CheckDevice(device), *world));
+  session->threads_ = ThreadsOf(threads, session->mpi_->placement());
+  session->device_ = OpenCpuDevice({.threads = session->threads_});
+  LORICA_ASSIGN_OR_RETURN(session->mesh_,
+                          Mesh::Create(mesh, std::move(world)));
+  return session;
+}
+
+Session::~Session() = default;
+
+}  // namespace lorica
