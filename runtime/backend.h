@@ -259,8 +259,13 @@ class Entry<Result(Args...)> {
   Result (*function_)(Args...);
 };
 
+// Where a device's arrays lie: what is in the host's memory, such as a mapped
+// file, need not be copied to a device of kHost.
+enum class Memory : uint8_t { kHost, kDevice };
+
 struct Backend {
   const char* name;
+  Memory memory = Memory::kHost;
 
   Entry<void*(Queue*, size_t bytes)> allocate;  // Null when memory is out.
   Entry<void(Queue*, void* data, size_t bytes)> release;
