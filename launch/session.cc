@@ -31,15 +31,14 @@ absl::Status CheckDevice(DeviceKind device) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Open(
-    std::unique_ptr<MpiEnvironment> mpi, const MeshConfig& mesh,
-    DeviceKind device, int threads) {
-  auto session = std::unique_ptr<Session>(new Session());
-  session->mpi_ = std::move(mpi);
+    const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
+    int threads) {
+  auto session = std::unique_ptr<Session>(new Session(mpi));
   session->watchdog_ = std::make_unique<Watchdog>(kCollectiveTimeout);
-  std::unique_ptr<Communicator> world = session->mpi_->World();
+  std::unique_ptr<Communicator> world = mpi.World();
   world->SetWatchdog(session->watchdog_.get());
   LORICA_RETURN_IF_ERROR(Agree(CheckDevice(device), *world));
-  session->threads_ = ThreadsOf(threads, session->mpi_->placement());
+  session->threads_ = ThreadsOf(threads, mpi.placement());
   session->device_ = OpenCpuDevice({.threads = session->threads_});
   LORICA_ASSIGN_OR_RETURN(session->mesh_,
                           Mesh::Create(mesh, std::move(world)));

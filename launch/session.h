@@ -14,28 +14,28 @@
 
 namespace lorica {
 
-// Owns, in the order of creation: MPI, the watchdog, the device and the groups.
-// Lives in the main thread until the end of the command.
+// Owns, in the order of creation: the watchdog, the device and the groups. Lives
+// in the main thread until the end of the command.
 class Session {
  public:
   // Errors: a mesh that does not match the number of ranks, a device this build
-  // cannot drive.
+  // cannot drive. `mpi` must outlive the session.
   static absl::StatusOr<std::unique_ptr<Session>> Open(
-      std::unique_ptr<MpiEnvironment> mpi, const MeshConfig& mesh,
-      DeviceKind device, int threads);
+      const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
+      int threads);
   ~Session();
 
   Device* device() const { return device_.get(); }
   const Mesh& mesh() const { return *mesh_; }
-  const Placement& placement() const { return mpi_->placement(); }
+  const Placement& placement() const { return mpi_.placement(); }
   int threads() const { return threads_; }
   // Whether this rank speaks for all.
   bool leads() const { return mesh_->world().rank() == 0; }
 
  private:
-  Session() = default;
+  explicit Session(const MpiEnvironment& mpi) : mpi_(mpi) {}
 
-  std::unique_ptr<MpiEnvironment> mpi_;
+  const MpiEnvironment& mpi_;
   std::unique_ptr<Watchdog> watchdog_;
   std::unique_ptr<Device> device_;
   std::optional<Mesh> mesh_;
