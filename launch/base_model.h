@@ -38,11 +38,16 @@ absl::StatusOr<std::unique_ptr<Adapter>> MakeAdapter(const BaseModel& base,
                                                      DType dtype,
                                                      const Session& session);
 
-// The adapter of a PEFT directory, this rank's slices. Errors: a directory that
-// cannot be read, or does not fit the model.
+// What a PEFT directory holds, this rank's slices of it. Error: it does not fit
+// the model; `directory` is named.
 absl::StatusOr<std::unique_ptr<Adapter>> LoadAdapter(
-    const BaseModel& base, const PeftAdapter& peft, DType dtype,
-    const Session& session);
+    const BaseModel& base, const PeftAdapter& peft,
+    const std::string& directory, DType dtype, const Session& session);
+
+// The whole adapter, on every rank of the tensor group.
+PeftAdapter GatherAdapter(const Adapter& adapter, const LoraConfig& lora,
+                          const std::string& base_model,
+                          const Session& session);
 
 }  // namespace lorica
 

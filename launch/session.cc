@@ -40,8 +40,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(
   LORICA_RETURN_IF_ERROR(Agree(CheckDevice(device), *world));
   session->threads_ = ThreadsOf(threads, mpi.placement());
   session->device_ = OpenCpuDevice({.threads = session->threads_});
-  LORICA_ASSIGN_OR_RETURN(session->mesh_,
-                          Mesh::Create(mesh, std::move(world)));
+  LORICA_ASSIGN_OR_RETURN(session->mesh_, Mesh::Create(mesh, std::move(world)));
   return session;
 }
 

@@ -14,8 +14,8 @@
 
 namespace lorica {
 
-// Owns, in the order of creation: the watchdog, the device and the groups. Lives
-// in the main thread until the end of the command.
+// Owns, in the order of creation: the watchdog, the device and the groups.
+// Lives in the main thread until the end of the command.
 class Session {
  public:
   // Errors: a mesh that does not match the number of ranks, a device this build

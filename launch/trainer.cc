@@ -89,7 +89,7 @@ absl::StatusOr<StepMetrics> Trainer::Step(int64_t step) {
     const TokenBatch batch =
         rows_(first_row + number * train.micro_batch, train.micro_batch);
     losses[static_cast<size_t>(number)] =
-        MicroBatch(batch, step, 1.0f / static_cast<float>(targets));
+        MicroBatch(batch, 1.0f / static_cast<float>(targets));
     losses.back() += static_cast<double>(batch.tokens.size());
     sync_.AddMicroBatch(adapter_->grads());
   }
@@ -124,13 +124,12 @@ absl::StatusOr<StepMetrics> Trainer::Step(int64_t step) {
   return metrics;
 }
 
-double Trainer::MicroBatch(const TokenBatch& batch, int64_t step,
-                           float grad_scale) {
+double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale) {
   double loss = 0.0;
   for (const RecordRange& records : CutIntoPasses(batch, kPassTokens)) {
-    const Pass pass = MakeTrainingPass(
-        session_.device(), batch, records, Selection::kTargets,
-        static_cast<uint64_t>(config_.train.seed), static_cast<uint64_t>(step));
+    const Pass pass =
+        MakeTrainingPass(session_.device(), batch, records, Selection::kTargets,
+                         static_cast<uint64_t>(config_.train.seed));
     loss += Sum(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_));
   }
   return loss;

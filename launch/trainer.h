@@ -50,7 +50,7 @@ class Trainer {
  private:
   absl::StatusOr<StepMetrics> Step(int64_t step);
   // Adds a micro-batch's gradient and returns its loss, summed in nats.
-  double MicroBatch(const TokenBatch& batch, int64_t step, float grad_scale);
+  double MicroBatch(const TokenBatch& batch, float grad_scale);
   void Update(int64_t step, double grad_norm, double learning_rate);
 
   const RunConfig& config_;
@@ -66,8 +66,7 @@ class Trainer {
 // where there is no target, with the records spread over the data ranks. The
 // same on every rank.
 std::vector<double> TokenLosses(const TokenBatch& batch, const Gpt& gpt,
-                                const Adapter* adapter,
-                                const Session& session);
+                                const Adapter* adapter, const Session& session);
 
 }  // namespace lorica
 

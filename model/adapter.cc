@@ -77,8 +77,7 @@ void Adapter::Place(std::vector<Group>* groups, int rank) {
     const Shape shape = is_a ? ShapeOfA(module) : ShapeOfB(module);
     const Slice slice = SliceOf(shard, shape, rank);
     factors_.push_back({.kind = kind,
-                        .name = module.linear.module +
-                                (is_a ? ".lora_A.weight" : ".lora_B.weight"),
+                        .module = module.linear.module,
                         .shape = shape,
                         .shard = shard,
                         .slice = slice,
@@ -162,7 +161,7 @@ void Adapter::Initialize(uint64_t seed) {
   for (const Factor& factor : factors_) {
     std::vector<float> values(static_cast<size_t>(factor.elements), 0.0f);
     if (factor.kind == Factor::Kind::kA) {
-      const RandomField field = {seed, StreamOf(factor.name.c_str())};
+      const RandomField field = {seed, StreamOf(factor.module.c_str())};
       const int64_t inputs = factor.shape[1];
       const float bound = 1.0f / std::sqrt(static_cast<float>(inputs));
       size_t i = 0;
@@ -181,7 +180,7 @@ void Adapter::Initialize(uint64_t seed) {
 }
 
 void Adapter::SetValue(const Factor& factor, absl::Span<const float> values) {
-  CHECK_EQ(std::ssize(values), factor.elements) << factor.name;
+  CHECK_EQ(std::ssize(values), factor.elements) << factor.module;
   if (factor.elements == 0) return;
   values_.Cols({factor.offset, factor.offset + factor.elements})
       .CopyFrom(values.data());

@@ -20,8 +20,8 @@ namespace lorica {
 struct Factor {
   enum class Kind : uint8_t { kA, kB };
   Kind kind;
-  std::string name;  // "model.layers.3.self_attn.q_proj.lora_A.weight"
-  Shape shape;       // Of the whole factor.
+  std::string module;  // "model.layers.3.self_attn.q_proj"
+  Shape shape;         // Of the whole factor.
   ShardSpec shard;
   Slice slice;         // This rank's.
   int64_t offset = 0;  // Of the slice, row-major and dense, in the flat arrays.
@@ -40,7 +40,7 @@ class Adapter {
           std::vector<LoraModule> modules, float dropout, int rank);
 
   // A uniform in [-1/sqrt(I), 1/sqrt(I)) (PEFT's Kaiming with a = sqrt 5), B
-  // zero: each element a function of the seed, the factor's name and its index
+  // zero: each element a function of the seed, the module's name and its index
   // in the whole factor.
   void Initialize(uint64_t seed);
   // Overwrites one factor's slice of the values: row-major, this rank's slice.

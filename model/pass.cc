@@ -143,15 +143,13 @@ Pass MakePass(Device* device, const TokenBatch& batch, RecordRange records,
 }
 
 Pass MakeTrainingPass(Device* device, const TokenBatch& batch,
-                      RecordRange records, Selection selection, uint64_t seed,
-                      uint64_t step) {
+                      RecordRange records, Selection selection, uint64_t seed) {
   HostPass host = Collect(batch, records);
   const std::vector<int64_t> row_index = host.row_index;
   Pass pass = Assemble(device, selection, &host);
   pass.row_index = Upload(device, row_index);
   pass.selected_row_index = Upload(device, host.row_index);
   pass.seed = seed;
-  pass.step = step;
   return pass;
 }
 

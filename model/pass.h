@@ -20,12 +20,11 @@ struct Pass {
   Tensor selected;  // [C] I32 row numbers; absent: all T rows.
   Tensor targets;   // [C] I32; negative where there is no loss.
 
-  // The dropout of this pass. Rows are numbered in the global batch, so that
+  // The dropout of this pass. Rows are numbered over the whole run, so that
   // masks do not depend on who computes a row. Absent in inference.
   Tensor row_index;           // [T] I64
   Tensor selected_row_index;  // [C] I64
   uint64_t seed = 0;
-  uint64_t step = 0;
 
   bool trains() const { return row_index.present(); }
 };
@@ -54,8 +53,7 @@ Pass MakePass(Device* device, const TokenBatch& batch, RecordRange records,
               Selection selection, std::vector<int64_t>* place);
 // For Gpt::Train, with the mask numbers of dropout.
 Pass MakeTrainingPass(Device* device, const TokenBatch& batch,
-                      RecordRange records, Selection selection, uint64_t seed,
-                      uint64_t step);
+                      RecordRange records, Selection selection, uint64_t seed);
 
 }  // namespace lorica
 

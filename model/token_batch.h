@@ -15,7 +15,7 @@ struct TokenBatch {
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;  // Restart with every record.
   std::vector<int32_t> targets;    // The token to predict here, or -1.
-  std::vector<int64_t> row_index;  // The token's number in the global batch.
+  std::vector<int64_t> row_index;  // The token's number in the run.
   std::vector<Segment> segments;   // In order, covering all tokens.
   int64_t num_targets = 0;         // Entries of `targets` that are not -1.
 };

@@ -7,6 +7,9 @@
 namespace lorica {
 namespace {
 
+// Sets the mask's random field apart from that of the module's initial A.
+constexpr uint64_t kDropoutSalt = 1;
+
 bool HasDropout(const LinearAdapter& adapter, const Pass& pass) {
   return adapter.present() && adapter.dropout > 0.0f && pass.trains();
 }
@@ -17,7 +20,7 @@ ops::DropoutMask MaskOf(const LinearAdapter& adapter, const Pass& pass,
   return {.row_index =
               rows == pass.tokens ? pass.row_index : pass.selected_row_index,
           .field = {.seed = pass.seed,
-                    .stream = StreamOf(adapter.name.c_str(), pass.step)},
+                    .stream = StreamOf(adapter.name.c_str(), kDropoutSalt)},
           .row_elements = adapter.inputs,
           .first_col = adapter.first_input,
           .p = adapter.dropout};
