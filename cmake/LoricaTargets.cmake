@@ -51,3 +51,30 @@ function(lorica_test source)
     "set_tests_properties(\${@target@_TESTS} PROPERTIES LABELS \"@ARG_LABELS@\")\n")
   set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${labels_file})
 endfunction()
+
+# lorica_mpi_test(path/name_test.cc RANKS 1 2 4): a program that has a main of
+# its own, run as so many ranks of this machine; one rank without mpirun. Open
+# MPI keeps memory to its end, which the leak checker would report.
+function(lorica_mpi_test source)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "RANKS" ${ARGN})
+  string(REGEX REPLACE "\\.cc$" "" target ${source})
+  file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR}/tests
+       ${CMAKE_CURRENT_SOURCE_DIR})
+  string(REPLACE "/" "_" target "${folder}_${target}")
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE lorica::testing GTest::gtest)
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  foreach(ranks ${ARG_RANKS})
+    set(launch ${MPIEXEC_EXECUTABLE} -n ${ranks} --oversubscribe --bind-to none)
+    if(ranks EQUAL 1)
+      set(launch)
+    endif()
+    add_test(NAME ${target}.On${ranks} COMMAND ${launch} $<TARGET_FILE:${target}>
+             WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(${target}.On${ranks} PROPERTIES LABELS mpi
+      TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ranks} ENVIRONMENT
+      "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;ASAN_OPTIONS=detect_leaks=0;OMP_NUM_THREADS=1")
+  endforeach()
+endfunction()

@@ -1,0 +1,188 @@
+#include "parallel/grad_sync.h"
+
+#include <gtest/gtest.h>
+
+#include <utility>
+#include <vector>
+
+#include "runtime/random.h"
+#include "tests/support/run_ranks.h"
+
+namespace lorica {
+namespace {
+
+// Parameters of every kind over a tensor group of `ranks`: replicated,
+// sharded unevenly, shared by pairs of ranks, replicated again, shared again
+// and held whole with a whole gradient. Sixteen rows each.
+std::vector<ShardSpec> Specs(int ranks) {
+  Split pairs;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const Range half = SplitUnits(16, rank / 2, (ranks + 1) / 2);
+    pairs.push_back(half);
+  }
+  return {Replicated(),      Sharded(0, SplitEvenly(16, 1, ranks)),
+          Sharded(0, pairs), Replicated(),
+          Sharded(0, pairs), Invariant()};
+}
+
+constexpr Shape kGlobal = {16, 3};
+
+struct Flat {
+  std::vector<FlatSlice> slices;
+  int64_t elements = 0;
+};
+
+// With a gap after each slice, as alignment makes.
+Flat LayOut(int tensor_rank, int tensor_ranks) {
+  Flat flat;
+  for (const ShardSpec& spec : Specs(tensor_ranks)) {
+    const int64_t size = LocalShape(spec, kGlobal, tensor_rank).elements();
+    flat.slices.push_back({spec, {flat.elements, flat.elements + size}});
+    flat.elements += size + 5;
+  }
+  return flat;
+}
+
+// The gradient term of a parameter's element: an integer where `exact`.
+float TermOf(size_t param, int64_t element, int64_t micro_batch,
+             int tensor_rank, bool exact) {
+  const RandomField field = {
+      static_cast<uint64_t>(param),
+      static_cast<uint64_t>(micro_batch * 16 + tensor_rank)};
+  const uint64_t index = static_cast<uint64_t>(element);
+  return exact ? static_cast<float>(field.Word(index) % 100)
+               : field.Uniform(index) - 0.5f;
+}
+
+struct Result {
+  std::vector<std::vector<float>> params;  // This rank's slices.
+  double squared_norm = 0.0;
+};
+
+Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const int tensor_rank = mesh.tensor().rank();
+  const Flat layout = LayOut(tensor_rank, mesh.tensor().size());
+  GradSync sync(layout.slices, layout.elements, mesh);
+  Tensor flat = Tensor::Zeros(device.get(), {layout.elements}, DType::kF32);
+  for (int64_t m = 0; m < micro_batches; ++m) {
+    std::vector<float> values = flat.ToHost<float>();
+    for (size_t p = 0; p < layout.slices.size(); ++p) {
+      const FlatSlice& slice = layout.slices[p];
+      const int64_t first =
+          SliceOf(slice.shard, kGlobal, tensor_rank).rows.begin * 3;
+      // Whole gradients are the same on all ranks.
+      const int term_rank =
+          slice.shard.layout == Layout::kInvariant ? 0 : tensor_rank;
+      for (int64_t i = slice.range.begin; i < slice.range.end; ++i) {
+        values[i] +=
+            TermOf(p, first + i - slice.range.begin,
+                   mesh.data().rank() * micro_batches + m, term_rank, exact);
+      }
+    }
+    flat.CopyFrom(values.data());
+    sync.AddMicroBatch(&flat);
+  }
+  sync.Reduce(&flat);
+  Result result;
+  for (const FlatSlice& slice : layout.slices) {
+    result.params.push_back(flat.Cols(slice.range).ToHost<float>());
+  }
+  result.squared_norm = sync.SquaredNorm(flat);
+  return result;
+}
+
+void OnMesh(int data, int tensor,
+            const std::function<void(const Mesh& mesh)>& body) {
+  RunRanks(data * tensor, [&](std::unique_ptr<Communicator> world) {
+    const absl::StatusOr<Mesh> mesh =
+        Mesh::Create({.data = data, .tensor = tensor}, std::move(world));
+    ASSERT_TRUE(mesh.ok()) << mesh.status();
+    body(*mesh);
+  });
+}
+
+void CheckSums(int data, int tensor, int64_t micro_batches) {
+  OnMesh(data, tensor, [&](const Mesh& mesh) {
+    const Result result = SyncOn(mesh, micro_batches, true);
+    const std::vector<ShardSpec> specs = Specs(tensor);
+    const int rank = mesh.tensor().rank();
+    double squared_norm = 0.0;
+    for (size_t p = 0; p < specs.size(); ++p) {
+      const Slice mine = SliceOf(specs[p], kGlobal, rank);
+      for (int64_t i = 0; i < kGlobal.elements(); ++i) {
+        // Everybody's terms of the whole parameter, each counted once.
+        float whole = 0.0f;
+        float held = 0.0f;
+        for (int peer = 0; peer < tensor; ++peer) {
+          const Slice theirs = SliceOf(specs[p], kGlobal, peer);
+          if (i / 3 < theirs.rows.begin || i / 3 >= theirs.rows.end) continue;
+          if (specs[p].layout == Layout::kInvariant && peer > 0) continue;
+          for (int64_t m = 0; m < data * micro_batches; ++m) {
+            whole += TermOf(p, i, m, peer, true);
+          }
+          held = whole;
+        }
+        squared_norm += double{whole} * whole;
+        if (i / 3 < mine.rows.begin || i / 3 >= mine.rows.end) continue;
+        ASSERT_EQ(result.params[p][i - mine.rows.begin * 3], held)
+            << "parameter " << p << " element " << i << " rank " << rank;
+      }
+    }
+    EXPECT_EQ(result.squared_norm, squared_norm);
+  });
+}
+
+TEST(GradSyncTest, EveryTermIsAddedOnce) {
+  CheckSums(1, 1, 3);
+  CheckSums(1, 2, 1);
+  CheckSums(1, 3, 2);
+  CheckSums(1, 4, 2);
+  CheckSums(1, 5, 1);
+  CheckSums(2, 2, 3);
+  CheckSums(2, 4, 2);
+  CheckSums(4, 2, 1);
+}
+
+TEST(GradSyncTest, DataRanksAndAccumulationChangeNoBit) {
+  constexpr int64_t kMicroBatches = 8;
+  std::vector<Result> expected(2);
+  OnMesh(1, 2, [&](const Mesh& mesh) {
+    expected[mesh.tensor().rank()] = SyncOn(mesh, kMicroBatches, false);
+  });
+  for (const int data : {2, 4}) {
+    OnMesh(data, 2, [&](const Mesh& mesh) {
+      const Result result = SyncOn(mesh, kMicroBatches / data, false);
+      const Result& whole = expected[mesh.tensor().rank()];
+      EXPECT_EQ(result.params, whole.params) << data;
+      EXPECT_EQ(result.squared_norm, whole.squared_norm) << data;
+    });
+  }
+}
+
+TEST(GradSyncTest, AStepCostsOneSumAGroupWhateverTheAccumulation) {
+  for (const int64_t micro_batches : {1, 4}) {
+    OnMesh(2, 2, [&](const Mesh& mesh) {
+      const int64_t elements = LayOut(mesh.tensor().rank(), 2).elements;
+      mesh.tensor().ResetTraffic();
+      SyncOn(mesh, micro_batches, true);
+      EXPECT_EQ(mesh.data().traffic(Purpose::kAdapterGrad),
+                (Traffic{1, elements * 4}));
+      // Both ranks hold terms of the replicated and of the shared parameters.
+      EXPECT_EQ(mesh.tensor().traffic(Purpose::kAdapterGrad).calls, 1);
+      EXPECT_EQ(mesh.tensor().traffic(Purpose::kLoss).calls, 1);
+    });
+  }
+}
+
+TEST(GradSyncDeathTest, AStepNeedsAMicroBatch) {
+  const absl::StatusOr<Mesh> mesh = Mesh::Create({}, LoneCommunicator());
+  ASSERT_TRUE(mesh.ok());
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  Tensor flat = Tensor::Zeros(device.get(), {4}, DType::kF32);
+  GradSync sync({}, 4, *mesh);
+  EXPECT_DEATH(sync.Reduce(&flat), "a step without micro-batches");
+}
+
+}  // namespace
+}  // namespace lorica

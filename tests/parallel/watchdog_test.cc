@@ -1,0 +1,48 @@
+#include "parallel/watchdog.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "tests/support/run_ranks.h"
+
+namespace lorica {
+namespace {
+
+TEST(WatchdogTest, CollectivesThatEndAreLeftAlone) {
+  RunRanks(3, [](std::unique_ptr<Communicator> world) {
+    Watchdog watchdog(absl::Milliseconds(400));
+    world->SetWatchdog(&watchdog);
+    for (int round = 0; round < 50; ++round) {
+      // Many short collectives outlast the timeout; none does alone.
+      if (world->rank() == round % 3) absl::SleepFor(absl::Milliseconds(20));
+      std::vector<int64_t> values = {round};
+      world->AllReduceSum(absl::MakeSpan(values), Purpose::kControl);
+    }
+    world->SetWatchdog(nullptr);
+  });
+}
+
+TEST(WatchdogDeathTest, ARankThatDoesNotComeEndsTheOthers) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      RunRanks(3,
+               [](std::unique_ptr<Communicator> world) {
+                 Watchdog watchdog(absl::Milliseconds(200));
+                 world->SetWatchdog(&watchdog);
+                 const std::unique_ptr<Device> device = OpenTestDevice();
+                 const std::unique_ptr<Communicator> group =
+                     world->Split(world->rank() > 0 ? 1 : 0, world->rank());
+                 Tensor tensor = Tensor::Zeros(device.get(), {4}, DType::kF32);
+                 group->AllReduceSum(&tensor, Purpose::kActivation);
+                 if (world->rank() == 2) absl::SleepFor(absl::Seconds(60));
+                 group->AllReduceSum(&tensor, Purpose::kAdapterGrad);
+               }),
+      testing::ExitedWithCode(Watchdog::kExitCode),
+      "rank 1 waited [0-9.]+ms in all-reduce sum 2 \\(adapter gradient, 16 "
+      "bytes, group of ranks 1 2\\) for rank 2; a peer has stopped");
+}
+
+}  // namespace
+}  // namespace lorica
