@@ -33,8 +33,13 @@ function(lorica_test source)
        ${CMAKE_CURRENT_SOURCE_DIR})
   string(REPLACE "/" "_" target "${folder}_${target}")
   add_executable(${target} ${source})
-  target_link_libraries(${target} PRIVATE lorica::testing GTest::gtest_main
-                        GTest::gmock ${ARG_LIBS})
+  # A test of a floor builds that floor and those below it.
+  string(REGEX REPLACE "/.*" "" floor ${folder})
+  if(NOT TARGET lorica::${floor})
+    set(floor runtime)
+  endif()
+  target_link_libraries(${target} PRIVATE lorica::${floor} lorica::testing
+                        GTest::gtest_main GTest::gmock ${ARG_LIBS})
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()

@@ -1,0 +1,109 @@
+#include "tests/support/operands.h"
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/check.h"
+
+namespace lorica {
+namespace {
+
+// Columns left and right of a strided matrix: odd, so that rows start at every
+// alignment.
+constexpr int64_t kLeft = 3;
+constexpr int64_t kRight = 4;
+
+template <typename T>
+Tensor UploadAs(Device* device, const HostMatrix& values, Layout2d layout) {
+  const bool strided = layout == Layout2d::kStrided;
+  const int64_t left = strided ? kLeft : 0;
+  const int64_t width = values.cols + (strided ? kLeft + kRight : 0);
+  std::vector<T> host(static_cast<size_t>(values.rows * width),
+                      T(std::numeric_limits<float>::quiet_NaN()));
+  for (int64_t r = 0; r < values.rows; ++r) {
+    for (int64_t c = 0; c < values.cols; ++c) {
+      host[static_cast<size_t>(r * width + left + c)] =
+          T(static_cast<float>(values(r, c)));
+    }
+  }
+  Tensor whole = Tensor::FromHost<T>(device, {values.rows, width}, host);
+  return strided ? whole.Cols({left, left + values.cols}) : whole;
+}
+
+}  // namespace
+
+double RoundTo(DType dtype, double value) {
+  const auto single = static_cast<float>(value);
+  return dtype == DType::kBF16 ? static_cast<float>(BFloat16(single)) : single;
+}
+
+HostMatrix RoundTo(DType dtype, HostMatrix values) {
+  return reference::Map(std::move(values), [dtype](double value) {
+    return RoundTo(dtype, value);
+  });
+}
+
+HostMatrix RandomMatrix(const char* name, int64_t rows, int64_t cols,
+                        DType dtype) {
+  const RandomField field = {.seed = 1, .stream = StreamOf(name)};
+  HostMatrix values(rows, cols);
+  for (size_t i = 0; i < values.values.size(); ++i) {
+    values.values[i] = RoundTo(dtype, 2.0 * field.Uniform(i) - 1.0);
+  }
+  return values;
+}
+
+std::vector<int32_t> RandomInts(const char* name, int64_t count, Range range) {
+  const RandomField field = {.seed = 1, .stream = StreamOf(name)};
+  std::vector<int32_t> values;
+  for (int64_t i = 0; i < count; ++i) {
+    const double place = field.Uniform(static_cast<uint64_t>(i));
+    values.push_back(static_cast<int32_t>(
+        range.begin +
+        static_cast<int64_t>(place * static_cast<double>(range.size()))));
+  }
+  return values;
+}
+
+Tensor Upload(Device* device, const HostMatrix& values, DType dtype,
+              Layout2d layout) {
+  return dtype == DType::kBF16 ? UploadAs<BFloat16>(device, values, layout)
+                               : UploadAs<float>(device, values, layout);
+}
+
+Tensor UploadVector(Device* device, const HostMatrix& values) {
+  CHECK_EQ(values.rows, 1);
+  return Upload(device, values, DType::kF32).Reshape({values.cols});
+}
+
+Tensor UploadInts(Device* device, const std::vector<int32_t>& values) {
+  return Tensor::FromHost<int32_t>(
+      device, {static_cast<int64_t>(values.size())}, values);
+}
+
+Tensor UploadLongs(Device* device, const std::vector<int64_t>& values) {
+  return Tensor::FromHost<int64_t>(
+      device, {static_cast<int64_t>(values.size())}, values);
+}
+
+Tensor Room(Device* device, int64_t rows, int64_t cols, DType dtype,
+            Layout2d layout) {
+  HostMatrix nothing(rows, cols);
+  for (double& value : nothing.values) {
+    value = std::numeric_limits<double>::quiet_NaN();
+  }
+  return Upload(device, nothing, dtype, layout);
+}
+
+std::string WordOf(DType dtype) {
+  return dtype == DType::kBF16 ? "Bf16" : "F32";
+}
+
+std::string WordOf(Layout2d layout) {
+  return layout == Layout2d::kStrided ? "Strided" : "";
+}
+
+}  // namespace lorica
