@@ -1,0 +1,96 @@
+// Every entry of the CPU's table against its scalar reference, on every case,
+// with each kind of product.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "runtime/allocator.h"
+#include "runtime/device.h"
+#include "tests/support/op_cases.h"
+
+namespace lorica {
+namespace {
+
+struct Machine {
+  const char* word;
+  CpuIsa isa;
+  int threads;
+};
+
+constexpr Machine kMachines[] = {{"OneThread", CpuIsa::kBest, 1},
+                                 {"TwoThreads", CpuIsa::kBest, 2},
+                                 {"WidenedProducts", CpuIsa::kF32, 2}};
+
+// Where the device's values first leave the tolerance, in words; empty where
+// they do not.
+std::string FirstDeviation(const OpExpectation& expected, const Tensor& got) {
+  const std::vector<float> values = got.ToFloats();
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double error = std::abs(values[i] - expected.value.values[i]);
+    if (error <= expected.tolerance.values[i]) continue;  // False for NaN.
+    const size_t cols = static_cast<size_t>(expected.value.cols);
+    return expected.name + "[" + std::to_string(i / cols) + ", " +
+           std::to_string(i % cols) + "] is " + std::to_string(values[i]) +
+           ", not " + std::to_string(expected.value.values[i]) + " within " +
+           std::to_string(expected.tolerance.values[i]);
+  }
+  return "";
+}
+
+void ExpectMatch(const OpCase& op_case,
+                 const std::vector<OpExpectation>& expected,
+                 const Machine& machine) {
+  SCOPED_TRACE(machine.word);
+  const std::unique_ptr<Device> device =
+      OpenCpuDevice({.threads = machine.threads,
+                     .allocation = Allocation::kDirect,
+                     .isa = machine.isa});
+  const PreparedOp op = op_case.prepare(device.get());
+  op.run();
+  ASSERT_EQ(op.results.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_EQ(op.results[i].name, expected[i].name);
+    ASSERT_EQ(op.results[i].value.elements(),
+              static_cast<int64_t>(expected[i].value.values.size()));
+    EXPECT_EQ(FirstDeviation(expected[i], op.results[i].value), "");
+  }
+}
+
+// The parameter is an entry of the table.
+class OpsReferenceTest : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(OpsReferenceTest, MatchesItsReference) {
+  for (const OpCase& op_case : OpCases()) {
+    if (op_case.entry != GetParam()) continue;
+    SCOPED_TRACE(op_case.name);
+    const std::vector<OpExpectation> expected = op_case.expect();
+    for (const Machine& machine : kMachines) {
+      ExpectMatch(op_case, expected, machine);
+    }
+  }
+}
+
+std::set<std::string> EntriesWithCases() {
+  std::set<std::string> entries;
+  for (const OpCase& op_case : OpCases()) entries.insert(op_case.entry);
+  return entries;
+}
+
+INSTANTIATE_TEST_SUITE_P(Entries, OpsReferenceTest,
+                         ::testing::ValuesIn(EntriesWithCases()),
+                         [](const auto& test) { return test.param; });
+
+// Backend's entries that compute; the five of memory and order have no case.
+constexpr size_t kComputeEntries =
+    sizeof(Backend) / sizeof(Entry<void(Queue*)>) - 1 - 5;
+
+TEST(OpCasesTest, EveryEntryOfTheTableHasACase) {
+  EXPECT_EQ(EntriesWithCases().size(), kComputeEntries);
+}
+
+}  // namespace
+}  // namespace lorica

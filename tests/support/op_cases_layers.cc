@@ -1,0 +1,333 @@
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/support/op_case_list.h"
+
+namespace lorica {
+namespace {
+
+using reference::Absolute;
+using reference::Signs;
+using reference::Sum;
+
+constexpr double kEpsilon = 1e-5;
+
+struct NormCase {
+  int64_t rows;
+  int64_t cols;
+  DType dtype;
+  Layout2d layout;
+  bool delta;  // In backward: whether dx is added to.
+};
+
+std::string NameOf(const NormCase& c) {
+  return std::to_string(c.rows) + "x" + std::to_string(c.cols) +
+         WordOf(c.dtype) + WordOf(c.layout);
+}
+
+// Exact x + delta as the kernel's sum is only to the compute type.
+OpCase RmsNormCase(const NormCase& c) {
+  const HostMatrix x = RandomMatrix("x", c.rows, c.cols, c.dtype);
+  const HostMatrix delta = RandomMatrix("delta", c.rows, c.cols, c.dtype);
+  const HostMatrix weight = RandomMatrix("weight", 1, c.cols, DType::kF32);
+  const auto prepare = [=](Device* device) {
+    const Tensor on_x = Upload(device, x, c.dtype, c.layout);
+    const Tensor on_delta =
+        c.delta ? Upload(device, delta, c.dtype, c.layout) : Tensor();
+    const Tensor on_weight = UploadVector(device, weight);
+    const Tensor sum =
+        c.delta ? Room(device, c.rows, c.cols, c.dtype, c.layout) : on_x;
+    const Tensor y = Room(device, c.rows, c.cols, c.dtype, c.layout);
+    const Tensor rstd = Room(device, 1, c.rows, DType::kF32);
+    return PreparedOp{.run =
+                          [=] {
+                            device->backend().rms_norm(
+                                device->queue(),
+                                {.x = on_x.view(),
+                                 .delta = on_delta.view(),
+                                 .weight = on_weight.view(),
+                                 .sum = sum.view(),
+                                 .y = y.view(),
+                                 .rstd = rstd.view(),
+                                 .epsilon = static_cast<float>(kEpsilon)});
+                          },
+                      .results = {{"sum", sum}, {"y", y}, {"rstd", rstd}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    const HostMatrix sum = c.delta ? Sum(x, delta) : x;
+    const HostMatrix y = RmsNorm(sum, weight, kEpsilon);
+    HostMatrix rstd(1, c.rows);
+    for (int64_t r = 0; r < c.rows; ++r) {
+      rstd(0, r) = reference::Rstd(sum, r, kEpsilon);
+    }
+    // Rounding sum moves y by its own share and, through rstd, by at most as
+    // much relatively as the largest element moves.
+    const Bound bound = {.intermediate = c.delta ? c.dtype : DType::kF32,
+                         .result = c.dtype,
+                         .length = c.cols};
+    Bound bound_rstd = bound;
+    bound_rstd.result = DType::kF32;
+    return {Expect("sum", sum, {.result = c.dtype}, Absolute(sum)),
+            Expect("y", y, bound, Absolute(y)),
+            Expect("rstd", rstd, bound_rstd, rstd)};
+  };
+  return {.entry = "rms_norm",
+          .name = NameOf(c) + (c.delta ? "WithDelta" : ""),
+          .prepare = prepare,
+          .expect = expect};
+}
+
+OpCase RmsNormBackwardCase(const NormCase& c, DType dy_type) {
+  const HostMatrix dy = RandomMatrix("dy", c.rows, c.cols, dy_type);
+  const HostMatrix x = RandomMatrix("x", c.rows, c.cols, c.dtype);
+  const HostMatrix weight = RandomMatrix("weight", 1, c.cols, DType::kF32);
+  const HostMatrix before = RandomMatrix("dx", c.rows, c.cols, c.dtype);
+  const auto prepare = [=](Device* device) {
+    const Tensor on_dy = Upload(device, dy, dy_type, c.layout);
+    const Tensor on_x = Upload(device, x, c.dtype, c.layout);
+    const Tensor on_weight = UploadVector(device, weight);
+    const Tensor dx = c.delta ? Upload(device, before, c.dtype, c.layout)
+                              : Room(device, c.rows, c.cols, c.dtype, c.layout);
+    HostMatrix rstd(1, c.rows);
+    for (int64_t r = 0; r < c.rows; ++r) {
+      rstd(0, r) = reference::Rstd(x, r, kEpsilon);
+    }
+    const Tensor on_rstd = UploadVector(device, rstd);
+    return PreparedOp{
+        .run =
+            [=] {
+              device->backend().rms_norm_backward(
+                  device->queue(),
+                  {.dy = on_dy.view(),
+                   .x = on_x.view(),
+                   .weight = on_weight.view(),
+                   .rstd = on_rstd.view(),
+                   .dx = dx.view(),
+                   .update = c.delta ? Update::kAdd : Update::kAssign});
+            },
+        .results = {{"dx", dx}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    HostMatrix dx = RmsNormBackward(dy, x, weight, kEpsilon, Signs::kTrue);
+    HostMatrix terms =
+        RmsNormBackward(Absolute(dy), Absolute(x), Absolute(weight), kEpsilon,
+                        Signs::kAbsolute);
+    if (c.delta) {
+      dx = Sum(dx, before);
+      terms = Sum(terms, Absolute(before));
+    }
+    return {Expect("dx", dx, {.result = c.dtype, .length = c.cols}, terms)};
+  };
+  return {
+      .entry = "rms_norm_backward",
+      .name = NameOf(c) + "From" + WordOf(dy_type) + (c.delta ? "Added" : ""),
+      .prepare = prepare,
+      .expect = expect};
+}
+
+OpCase RopeCase(int64_t heads, int64_t head_dim, DType dtype, Layout2d layout,
+                Direction direction) {
+  constexpr int64_t kRows = 11;
+  constexpr int64_t kPositions = 40;
+  const HostMatrix x = RandomMatrix("x", kRows, heads * head_dim, dtype);
+  const HostMatrix cos =
+      RandomMatrix("cos", kPositions, head_dim / 2, DType::kF32);
+  const HostMatrix sin =
+      RandomMatrix("sin", kPositions, head_dim / 2, DType::kF32);
+  const std::vector<int32_t> positions =
+      RandomInts("positions", kRows, {0, kPositions});
+  const auto prepare = [=](Device* device) {
+    const Tensor on_x = Upload(device, x, dtype, layout);
+    const Tensor on_cos = Upload(device, cos, DType::kF32);
+    const Tensor on_sin = Upload(device, sin, DType::kF32);
+    const Tensor on_positions = UploadInts(device, positions);
+    return PreparedOp{.run =
+                          [=] {
+                            device->backend().rope(
+                                device->queue(),
+                                {.x = on_x.view(),
+                                 .cos = on_cos.view(),
+                                 .sin = on_sin.view(),
+                                 .positions = on_positions.view(),
+                                 .head_dim = head_dim,
+                                 .direction = direction});
+                          },
+                      .results = {{"x", on_x}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    const double sign = direction == Direction::kForward ? 1.0 : -1.0;
+    const HostMatrix y =
+        Rope(x, cos, Scaled(sin, sign), positions, Signs::kTrue);
+    const HostMatrix terms = Rope(Absolute(x), Absolute(cos), Absolute(sin),
+                                  positions, Signs::kAbsolute);
+    return {Expect("x", y, {.result = dtype, .length = 2}, terms)};
+  };
+  return {.entry = "rope",
+          .name = std::to_string(heads) + "Heads" + std::to_string(head_dim) +
+                  WordOf(dtype) + WordOf(layout) +
+                  (direction == Direction::kForward ? "" : "Back"),
+          .prepare = prepare,
+          .expect = expect};
+}
+
+// An exponential and a quotient lose a few units in the last place each.
+constexpr int64_t kSigmoidRoundings = 8;
+
+OpCase SwigluCase(int64_t rows, int64_t cols, DType dtype, Layout2d layout) {
+  // Gates reach far enough for the sigmoid to saturate, not to underflow.
+  const HostMatrix gate =
+      reference::Scaled(RandomMatrix("gate", rows, cols, dtype), 64.0);
+  const HostMatrix up = RandomMatrix("up", rows, cols, dtype);
+  const auto prepare = [=](Device* device) {
+    const Tensor on_gate = Upload(device, gate, dtype, layout);
+    const Tensor on_up = Upload(device, up, dtype, layout);
+    const Tensor y = Room(device, rows, cols, dtype, layout);
+    return PreparedOp{
+        .run =
+            [=] {
+              device->backend().swiglu(
+                  device->queue(),
+                  {.gate = on_gate.view(), .up = on_up.view(), .y = y.view()});
+            },
+        .results = {{"y", y}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    const HostMatrix y = Swiglu(gate, up);
+    return {Expect("y", y, {.result = dtype, .length = kSigmoidRoundings},
+                   Absolute(y))};
+  };
+  return {.entry = "swiglu",
+          .name = std::to_string(rows) + "x" + std::to_string(cols) +
+                  WordOf(dtype) + WordOf(layout),
+          .prepare = prepare,
+          .expect = expect};
+}
+
+OpCase SwigluBackwardCase(int64_t rows, int64_t cols, DType dtype,
+                          Layout2d layout) {
+  const HostMatrix dy = RandomMatrix("dy", rows, cols, dtype);
+  const HostMatrix gate =
+      reference::Scaled(RandomMatrix("gate", rows, cols, dtype), 8.0);
+  const HostMatrix up = RandomMatrix("up", rows, cols, dtype);
+  const auto prepare = [=](Device* device) {
+    const Tensor on_dy = Upload(device, dy, dtype, layout);
+    const Tensor on_gate = Upload(device, gate, dtype, layout);
+    const Tensor on_up = Upload(device, up, dtype, layout);
+    // In place over gate and up, as ops.cc does.
+    return PreparedOp{.run =
+                          [=] {
+                            device->backend().swiglu_backward(
+                                device->queue(), {.dy = on_dy.view(),
+                                                  .gate = on_gate.view(),
+                                                  .up = on_up.view(),
+                                                  .dgate = on_gate.view(),
+                                                  .dup = on_up.view()});
+                          },
+                      .results = {{"dgate", on_gate}, {"dup", on_up}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    const auto grads = SwigluBackward(dy, gate, up, Signs::kTrue);
+    const auto terms =
+        SwigluBackward(Absolute(dy), gate, Absolute(up), Signs::kAbsolute);
+    const Bound bound = {.result = dtype, .length = 2 * kSigmoidRoundings};
+    return {Expect("dgate", grads.dgate, bound, terms.dgate),
+            Expect("dup", grads.dup, bound, terms.dup)};
+  };
+  return {.entry = "swiglu_backward",
+          .name = std::to_string(rows) + "x" + std::to_string(cols) +
+                  WordOf(dtype) + WordOf(layout),
+          .prepare = prepare,
+          .expect = expect};
+}
+
+OpCase AdamWCase(int64_t elements, const AdamWArgs& hyper, std::string name) {
+  const HostMatrix value = RandomMatrix("value", 1, elements, DType::kF32);
+  const HostMatrix grad = RandomMatrix("grad", 1, elements, DType::kF32);
+  const HostMatrix m = RandomMatrix("m", 1, elements, DType::kF32);
+  const HostMatrix v = Absolute(RandomMatrix("v", 1, elements, DType::kF32));
+  const auto prepare = [=](Device* device) {
+    const Tensor on_value = UploadVector(device, value);
+    const Tensor on_grad = UploadVector(device, grad);
+    const Tensor on_m = UploadVector(device, m);
+    const Tensor on_v = UploadVector(device, v);
+    return PreparedOp{
+        .run =
+            [=] {
+              AdamWArgs args = hyper;
+              args.value = on_value.view();
+              args.grad = on_grad.view();
+              args.m = on_m.view();
+              args.v = on_v.view();
+              device->backend().adamw(device->queue(), args);
+            },
+        .results = {{"value", on_value}, {"m", on_m}, {"v", on_v}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    HostMatrix new_value(1, elements), new_m(1, elements), new_v(1, elements);
+    HostMatrix value_terms(1, elements), m_terms(1, elements);
+    for (int64_t i = 0; i < elements; ++i) {
+      const auto next =
+          reference::AdamW(hyper, {value(0, i), m(0, i), v(0, i)}, grad(0, i));
+      const double m_term =
+          std::abs(m(0, i)) + std::abs(grad(0, i) * hyper.grad_scale);
+      new_value(0, i) = next.value;
+      new_m(0, i) = next.m;
+      new_v(0, i) = next.v;
+      m_terms(0, i) = m_term;
+      // The step is m over a root; its error is that of m, which may cancel.
+      const double step = std::abs(next.value - value(0, i));
+      const double growth = m_term / std::max(std::abs(next.m), 1e-300);
+      value_terms(0, i) = std::abs(value(0, i)) + step * growth;
+    }
+    const Bound bound = {.length = 8};
+    return {Expect("value", new_value, bound, value_terms),
+            Expect("m", new_m, bound, m_terms),
+            Expect("v", new_v, bound, new_v)};
+  };
+  return {.entry = "adamw",
+          .name = std::move(name),
+          .prepare = prepare,
+          .expect = expect};
+}
+
+}  // namespace
+
+void AddLayerCases(OpCaseList* list) {
+  constexpr Layout2d kLayouts[] = {Layout2d::kDense, Layout2d::kStrided};
+  for (const DType dtype : kComputeTypes) {
+    for (const Layout2d layout : kLayouts) {
+      for (const bool delta : {false, true}) {
+        for (const auto& [rows, cols] :
+             {std::pair<int64_t, int64_t>{1, 7}, {3, 64}, {70, 577}}) {
+          const NormCase c = {rows, cols, dtype, layout, delta};
+          list->push_back(RmsNormCase(c));
+          list->push_back(RmsNormBackwardCase(c, dtype));
+          if (dtype == DType::kBF16) {
+            list->push_back(RmsNormBackwardCase(c, DType::kF32));
+          }
+        }
+      }
+      for (const auto direction : {Direction::kForward, Direction::kBackward}) {
+        list->push_back(RopeCase(1, 2, dtype, layout, direction));
+        list->push_back(RopeCase(3, 64, dtype, layout, direction));
+        list->push_back(RopeCase(2, 42, dtype, layout, direction));
+      }
+      for (const auto& [rows, cols] :
+           {std::pair<int64_t, int64_t>{1, 5}, {17, 97}, {40, 512}}) {
+        list->push_back(SwigluCase(rows, cols, dtype, layout));
+        list->push_back(SwigluBackwardCase(rows, cols, dtype, layout));
+      }
+    }
+  }
+  list->push_back(AdamWCase(5, {.learning_rate = 1e-2f, .step = 1}, "First"));
+  list->push_back(AdamWCase(20001,
+                            {.learning_rate = 1e-2f,
+                             .weight_decay = 0.1f,
+                             .grad_scale = 0.5f,
+                             .step = 100},
+                            "DecayedAndClipped"));
+}
+
+}  // namespace lorica

@@ -1,0 +1,122 @@
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/support/op_case_list.h"
+
+namespace lorica {
+namespace {
+
+std::string WordOf(MatmulForm form) {
+  switch (form) {
+    case MatmulForm::kNN:
+      return "Nn";
+    case MatmulForm::kNT:
+      return "Nt";
+    case MatmulForm::kTN:
+      return "Tn";
+  }
+  return "";
+}
+
+struct ProductCase {
+  MatmulForm form;
+  int64_t m;
+  int64_t n;
+  int64_t k;
+  DType dtype;
+  DType result;
+  Layout2d layout = Layout2d::kDense;
+  double scale = 1.0;
+  Update update = Update::kAssign;
+};
+
+std::string NameOf(const ProductCase& c) {
+  return WordOf(c.form) + std::to_string(c.m) + "x" + std::to_string(c.n) +
+         "x" + std::to_string(c.k) + WordOf(c.dtype) + "To" + WordOf(c.result) +
+         WordOf(c.layout) + (c.update == Update::kAdd ? "Added" : "");
+}
+
+HostMatrix LeftOf(const ProductCase& c) {
+  return c.form == MatmulForm::kTN ? RandomMatrix("a", c.k, c.m, c.dtype)
+                                   : RandomMatrix("a", c.m, c.k, c.dtype);
+}
+
+HostMatrix RightOf(const ProductCase& c) {
+  return c.form == MatmulForm::kNT ? RandomMatrix("b", c.n, c.k, c.dtype)
+                                   : RandomMatrix("b", c.k, c.n, c.dtype);
+}
+
+PreparedOp Prepare(const ProductCase& c, Device* device) {
+  const Tensor a = Upload(device, LeftOf(c), c.dtype, c.layout);
+  const Tensor b = Upload(device, RightOf(c), c.dtype, c.layout);
+  const Tensor y = c.update == Update::kAdd
+                       ? Upload(device, RandomMatrix("y", c.m, c.n, c.result),
+                                c.result, c.layout)
+                       : Room(device, c.m, c.n, c.result, c.layout);
+  return {.run =
+              [=] {
+                device->backend().matmul(device->queue(),
+                                         {.form = c.form,
+                                          .a = a.view(),
+                                          .b = b.view(),
+                                          .y = y.view(),
+                                          .scale = static_cast<float>(c.scale),
+                                          .update = c.update});
+              },
+          .results = {{"y", y}}};
+}
+
+std::vector<OpExpectation> Expectation(const ProductCase& c) {
+  using reference::Absolute;
+  const HostMatrix a = LeftOf(c);
+  const HostMatrix b = RightOf(c);
+  HostMatrix y = Scaled(Matmul(c.form, a, b), c.scale);
+  HostMatrix terms = Scaled(Matmul(c.form, Absolute(a), Absolute(b)), c.scale);
+  if (c.update == Update::kAdd) {
+    const HostMatrix before = RandomMatrix("y", c.m, c.n, c.result);
+    y = Sum(y, before);
+    terms = Sum(terms, Absolute(before));
+  }
+  return {Expect("y", y, {.result = c.result, .length = c.k + 1}, terms)};
+}
+
+OpCase CaseOf(const ProductCase& c) {
+  return {.entry = "matmul",
+          .name = NameOf(c),
+          .flops = 2.0 * static_cast<double>(c.m * c.n * c.k),
+          .prepare = [c](Device* device) { return Prepare(c, device); },
+          .expect = [c] { return Expectation(c); }};
+}
+
+}  // namespace
+
+void AddProductCases(OpCaseList* list) {
+  constexpr MatmulForm kForms[] = {MatmulForm::kNN, MatmulForm::kNT,
+                                   MatmulForm::kTN};
+  struct Extent {
+    int64_t m;
+    int64_t n;
+    int64_t k;
+  };
+  constexpr Extent kExtents[] = {{1, 1, 1},    {1, 19, 40},   {3, 33, 7},
+                                 {4, 50, 96},  {5, 7, 3},     {37, 8, 61},
+                                 {64, 48, 32}, {130, 70, 129}};
+  for (const MatmulForm form : kForms) {
+    for (const auto [m, n, k] : kExtents) {
+      for (const DType dtype : kComputeTypes) {
+        ProductCase c = {form, m, n, k, dtype, dtype};
+        list->push_back(CaseOf(c));
+        c.layout = Layout2d::kStrided;
+        c.update = Update::kAdd;
+        c.scale = 0.5;
+        list->push_back(CaseOf(c));
+        if (dtype == DType::kF32) continue;
+        c.result = DType::kF32;
+        list->push_back(CaseOf(c));
+      }
+    }
+  }
+}
+
+}  // namespace lorica
