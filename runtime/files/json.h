@@ -27,6 +27,7 @@ class JsonFields {
  public:
   static absl::StatusOr<JsonFields> Of(const Json& object, std::string place);
 
+  const std::string& place() const { return place_; }
   // Whether the member is there and is not null.
   bool Has(absl::string_view name) const { return Find(name) != nullptr; }
   // The member, or null where Has is false.

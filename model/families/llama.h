@@ -1,0 +1,48 @@
+// Llama's shape and names in the files of others: config.json, GGUF.
+#ifndef LORICA_MODEL_FAMILIES_LLAMA_H_
+#define LORICA_MODEL_FAMILIES_LLAMA_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/gpt_config.h"
+#include "runtime/files/gguf.h"
+#include "runtime/files/json.h"
+#include "runtime/files/stored_tensor.h"
+
+namespace lorica {
+
+// From a config.json as transformers 4 or 5 writes it; `place` is its path.
+// What the model cannot express is refused by key and value: other
+// architectures, biases, activations, sliding windows, kinds of rope.
+absl::StatusOr<GptConfig> LlamaFromJson(const Json& config,
+                                        const std::string& place);
+
+// From the keys and the tensor shapes of a GGUF of architecture "llama", with
+// the same refusals.
+absl::StatusOr<GptConfig> LlamaFromGguf(const GgufFile& file);
+
+// A frozen weight as a file holds it.
+struct StoredWeight {
+  StoredTensor tensor;
+  // In heads of this many rows the file interleaves the two halves that rope
+  // pairs: half h, element j lies at row 2j + h. 0: in Hugging Face's order.
+  int64_t interleaved_rows = 0;
+
+  // The file's row that is row `row` of Hugging Face's order.
+  int64_t SourceRow(int64_t row) const;
+};
+
+// By Hugging Face name.
+using StoredWeights = std::map<std::string, StoredWeight, std::less<>>;
+
+// The tensors of the GGUF by their Hugging Face names. An error names a tensor
+// that has none.
+absl::StatusOr<StoredWeights> LlamaWeightsOfGguf(const GgufFile& file,
+                                                 const GptConfig& config);
+
+}  // namespace lorica
+
+#endif  // LORICA_MODEL_FAMILIES_LLAMA_H_

@@ -1,0 +1,232 @@
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "model/families/llama.h"
+#include "model/rope.h"
+#include "runtime/files/block_decode.h"
+#include "runtime/status_macros.h"
+
+namespace lorica {
+namespace {
+
+constexpr char kRopeDivisors[] = "rope_freqs.weight";
+
+absl::Status Refuse(const GgufFile& file, absl::string_view key,
+                    absl::string_view reason) {
+  const auto value = file.values().find(key);
+  return absl::InvalidArgumentError(absl::StrCat(
+      file.path(), ": ", key, " is ",
+      value == file.values().end() ? "absent"
+                                   : GgufValueToString(value->second),
+      "; ", reason));
+}
+
+absl::Status RefuseOtherModels(const GgufFile& file) {
+  std::string architecture;
+  LORICA_RETURN_IF_ERROR(file.Require("general.architecture", &architecture));
+  if (architecture != "llama") {
+    return Refuse(file, "general.architecture", "only \"llama\" is supported");
+  }
+  for (const char* key :
+       {"llama.expert_count", "llama.attention.sliding_window"}) {
+    int64_t count = 0;
+    if (file.Has(key) && (!file.Read(key, &count).ok() || count != 0)) {
+      return Refuse(file, key, "it is not supported");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// What every head's size is, from whichever keys say so.
+absl::StatusOr<int64_t> ReadHeadDim(const GgufFile& file,
+                                    const GptConfig& config) {
+  int64_t head_dim =
+      config.num_heads > 0 ? config.hidden_size / config.num_heads : 0;
+  LORICA_RETURN_IF_ERROR(file.Read("llama.attention.key_length", &head_dim));
+  if (head_dim <= 0 || head_dim > kMaxHeadDim) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file.path(), ": the size of a head is ", head_dim,
+                     "; 1 to ", kMaxHeadDim, " are possible"));
+  }
+  for (const char* key :
+       {"llama.attention.value_length", "llama.rope.dimension_count"}) {
+    int64_t size = head_dim;
+    LORICA_RETURN_IF_ERROR(file.Read(key, &size));
+    if (size != head_dim) {
+      return Refuse(file, key,
+                    absl::StrCat("only the size of a head, ", head_dim,
+                                 ", is supported"));
+    }
+  }
+  return head_dim;
+}
+
+absl::StatusOr<RopeScaling> ReadScaling(const GgufFile& file) {
+  std::string type = "none";
+  RopeScaling scaling;
+  // The key of early files, then that of later ones.
+  if (file.Has("llama.rope.scale_linear")) {
+    type = "linear";
+    LORICA_RETURN_IF_ERROR(
+        file.Read("llama.rope.scale_linear", &scaling.factor));
+  }
+  LORICA_RETURN_IF_ERROR(file.Read("llama.rope.scaling.type", &type));
+  LORICA_RETURN_IF_ERROR(
+      file.Read("llama.rope.scaling.factor", &scaling.factor));
+  if (type == "linear") {
+    if (!(scaling.factor > 0)) {
+      return Refuse(file, "llama.rope.scaling.factor", "it must be positive");
+    }
+    scaling.type = RopeScaling::Type::kLinear;
+  } else if (type != "none") {
+    return Refuse(file, "llama.rope.scaling.type",
+                  "only \"none\" and \"linear\" are supported");
+  }
+  return scaling;
+}
+
+absl::StatusOr<RopeConfig> ReadRope(const GgufFile& file, int64_t head_dim) {
+  double theta = 10000.0;
+  LORICA_RETURN_IF_ERROR(file.Read("llama.rope.freq_base", &theta));
+  if (!(theta > 0)) {
+    return Refuse(file, "llama.rope.freq_base", "it must be positive");
+  }
+  LORICA_ASSIGN_OR_RETURN(const RopeScaling scaling, ReadScaling(file));
+  RopeConfig rope = MakeRope(theta, head_dim, scaling);
+  const auto found = file.tensors().find(kRopeDivisors);
+  if (found == file.tensors().end()) {
+    return rope;
+  }
+  const StoredTensor& tensor = found->second;
+  const Shape shape = {head_dim / 2};
+  if (tensor.type != StoredType::kF32 ||
+      tensor.shape != std::vector<int64_t>{shape[0]}) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file.path(), ": tensor ", kRopeDivisors, " is ",
+                     NameOf(tensor.type), " ", ShapeToString(tensor.shape),
+                     "; F32 ", shape.ToString(), " is needed"));
+  }
+  std::vector<float> divisors(rope.inv_freq.size());
+  DecodeRow(tensor.type, tensor.bytes.data(), {0, shape[0]}, divisors.data());
+  DivideFrequencies(divisors, &rope);
+  return rope;
+}
+
+// The Hugging Face name of a tensor outside the layers, or "".
+std::string OuterName(absl::string_view name) {
+  if (name == "token_embd.weight") return "model.embed_tokens.weight";
+  if (name == "output_norm.weight") return "model.norm.weight";
+  if (name == "output.weight") return "lm_head.weight";
+  return "";
+}
+
+// The Hugging Face name of what a layer calls `part`, or "".
+std::string PartName(absl::string_view part) {
+  static constexpr std::pair<const char*, const char*> kNames[] = {
+      {"attn_norm.weight", "input_layernorm.weight"},
+      {"attn_q.weight", "self_attn.q_proj.weight"},
+      {"attn_k.weight", "self_attn.k_proj.weight"},
+      {"attn_v.weight", "self_attn.v_proj.weight"},
+      {"attn_output.weight", "self_attn.o_proj.weight"},
+      {"ffn_norm.weight", "post_attention_layernorm.weight"},
+      {"ffn_gate.weight", "mlp.gate_proj.weight"},
+      {"ffn_up.weight", "mlp.up_proj.weight"},
+      {"ffn_down.weight", "mlp.down_proj.weight"},
+  };
+  for (const auto& [theirs, ours] : kNames) {
+    if (part == theirs) return ours;
+  }
+  return "";
+}
+
+// "blk.3.attn_q.weight" is "model.layers.3.self_attn.q_proj.weight". Or "".
+std::string HuggingFaceName(absl::string_view name) {
+  const std::vector<absl::string_view> parts =
+      absl::StrSplit(name, absl::MaxSplits('.', 2));
+  int64_t layer = 0;
+  if (parts.size() < 3 || parts[0] != "blk" ||
+      !absl::SimpleAtoi(parts[1], &layer) || layer < 0) {
+    return OuterName(name);
+  }
+  const std::string part = PartName(parts[2]);
+  return part.empty() ? "" : absl::StrCat("model.layers.", layer, ".", part);
+}
+
+}  // namespace
+
+absl::StatusOr<GptConfig> LlamaFromGguf(const GgufFile& file) {
+  LORICA_RETURN_IF_ERROR(RefuseOtherModels(file));
+  GptConfig config;
+  LORICA_RETURN_IF_ERROR(file.Require("llama.block_count", &config.num_layers));
+  LORICA_RETURN_IF_ERROR(
+      file.Require("llama.embedding_length", &config.hidden_size));
+  LORICA_RETURN_IF_ERROR(
+      file.Require("llama.feed_forward_length", &config.intermediate_size));
+  LORICA_RETURN_IF_ERROR(
+      file.Require("llama.context_length", &config.max_positions));
+  LORICA_RETURN_IF_ERROR(
+      file.Require("llama.attention.head_count", &config.num_heads));
+  config.num_kv_heads = config.num_heads;
+  LORICA_RETURN_IF_ERROR(
+      file.Read("llama.attention.head_count_kv", &config.num_kv_heads));
+  double epsilon = 0;
+  LORICA_RETURN_IF_ERROR(
+      file.Require("llama.attention.layer_norm_rms_epsilon", &epsilon));
+  config.norm_epsilon = static_cast<float>(epsilon);
+  LORICA_ASSIGN_OR_RETURN(config.head_dim, ReadHeadDim(file, config));
+  LORICA_ASSIGN_OR_RETURN(config.rope, ReadRope(file, config.head_dim));
+  const auto embedding = file.tensors().find("token_embd.weight");
+  if (embedding == file.tensors().end() ||
+      embedding->second.shape.size() != 2) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        file.path(), ": tensor token_embd.weight is missing or no matrix"));
+  }
+  config.vocab_size = embedding->second.shape[0];
+  config.tied_head = file.tensors().count("output.weight") == 0;
+  const absl::Status valid = config.Validate();
+  if (!valid.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file.path(), ": ", valid.message()));
+  }
+  return config;
+}
+
+absl::StatusOr<StoredWeights> LlamaWeightsOfGguf(const GgufFile& file,
+                                                 const GptConfig& config) {
+  StoredWeights weights;
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (name == kRopeDivisors) {
+      continue;
+    }
+    const std::string ours = HuggingFaceName(name);
+    if (ours.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          file.path(), ": tensor ", name, " is not part of a Llama model"));
+    }
+    const bool interleaved = absl::EndsWith(ours, ".q_proj.weight") ||
+                             absl::EndsWith(ours, ".k_proj.weight");
+    StoredWeight weight{.tensor = tensor,
+                        .interleaved_rows = interleaved ? config.head_dim : 0};
+    weights.emplace(ours, std::move(weight));
+  }
+  return weights;
+}
+
+int64_t StoredWeight::SourceRow(int64_t row) const {
+  if (interleaved_rows == 0) {
+    return row;
+  }
+  const int64_t half_rows = interleaved_rows / 2;
+  const int64_t head = row / interleaved_rows;
+  const int64_t within = row % interleaved_rows;
+  return head * interleaved_rows + 2 * (within % half_rows) +
+         within / half_rows;
+}
+
+}  // namespace lorica
