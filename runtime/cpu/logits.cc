@@ -164,12 +164,13 @@ void GradOfTile(const LogitGradArgs& args, const View& exps, Range vocab,
   const float* tile_max =
       args.tile_max.Row<const float>(vocab.begin / args.tile);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const int32_t id = args.targets.As<const int32_t>()[row];
     const float factor =
-        args.scale * std::exp(tile_max[row] - maxima[row]) / sums[row];
+        id < 0 ? 0.0f
+               : args.scale * std::exp(tile_max[row] - maxima[row]) / sums[row];
     HWY_DYNAMIC_DISPATCH(ScaleExps)
     (RowsOf(exps, {row, row + 1}), vocab.size(), factor);
-    const int64_t target =
-        args.targets.As<const int32_t>()[row] - args.first_vocab - vocab.begin;
+    const int64_t target = id - args.first_vocab - vocab.begin;
     if (target < 0 || target >= vocab.size()) continue;
     DispatchFloat(exps.dtype, [&](auto t) {
       auto& value = exps.Row<decltype(t)>(row)[target];

@@ -210,7 +210,8 @@ std::vector<HeadRow<S>> LogitStats(const Matrix<S>& h, const Matrix<S>& weight,
   return rows;
 }
 
-// `stats` are those of the whole vocabulary.
+// `stats` are those of the whole vocabulary. A negative target marks a row
+// without loss.
 template <typename S>
 Matrix<S> LogitGrad(const Matrix<S>& h, const Matrix<S>& weight,
                     const std::vector<int32_t>& targets,
@@ -219,11 +220,13 @@ Matrix<S> LogitGrad(const Matrix<S>& h, const Matrix<S>& weight,
   Matrix<S> grad = Matmul(MatmulForm::kNT, h, weight);
   for (int64_t r = 0; r < grad.rows; ++r) {
     const HeadRow<S>& row = stats[static_cast<size_t>(r)];
+    const int32_t target = targets[static_cast<size_t>(r)];
     for (int64_t c = 0; c < grad.cols; ++c) {
-      const bool hit = targets[static_cast<size_t>(r)] == first_vocab + c;
+      const bool hit = target == first_vocab + c;
       grad(r, c) =
-          scale * Difference<S>(signs, std::exp(grad(r, c) - row.max) / row.sum,
-                                hit ? 1.0 : 0.0);
+          (target < 0 ? 0.0 : scale) *
+          Difference<S>(signs, std::exp(grad(r, c) - row.max) / row.sum,
+                        hit ? 1.0 : 0.0);
     }
   }
   return Matmul(MatmulForm::kNN, grad,
