@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "runtime/check.h"
+#include "runtime/dtype.h"
 #include "runtime/files/json.h"
 #include "runtime/files/safetensors.h"
 #include "runtime/random.h"
