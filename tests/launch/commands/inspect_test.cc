@@ -1,0 +1,111 @@
+#include "launch/commands/inspect.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <sstream>
+#include <string>
+
+#include "runtime/files/safetensors.h"
+#include "tests/support/temp_directory.h"
+#include "tests/support/tiny_llama.h"
+
+namespace lorica {
+namespace {
+
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+
+std::string Inspected(const std::string& path) {
+  std::ostringstream out;
+  const absl::Status status = Inspect(path, out);
+  EXPECT_TRUE(status.ok()) << status;
+  return out.str();
+}
+
+TEST(InspectTest, ShowsAModelDirectory) {
+  const std::string text = Inspected("tests/golden/tiny_text/model");
+  EXPECT_THAT(text, HasSubstr("a Hugging Face model\nLlamaForCausalLM: 2 "
+                              "layers, hidden size 96, 6 heads of 16 (3 for "
+                              "keys and values)"));
+  EXPECT_THAT(text, HasSubstr("tied head"));
+  EXPECT_THAT(text,
+              ContainsRegex("model.embed_tokens.weight +\\[500, 96\\] +BF16 +"
+                            "96000\n"));
+  EXPECT_THAT(text, HasSubstr("total: 20 tensors"));
+}
+
+TEST(InspectTest, ShowsAGguf) {
+  const std::string text = Inspected("tests/golden/tiny_text/model.gguf");
+  EXPECT_THAT(text, HasSubstr("a GGUF file\nLlamaForCausalLM: 2 layers"));
+  EXPECT_THAT(text, HasSubstr("llama.rope.freq_base = 10000\n"));
+  EXPECT_THAT(text,
+              HasSubstr("tokenizer.ggml.tokens = a list of 500 strings\n"));
+  EXPECT_THAT(text,
+              ContainsRegex("blk.0.attn_q.weight +\\[96, 96\\] +Q4_1 +5760\n"));
+}
+
+TEST(InspectTest, ShowsAnAdapter) {
+  const std::string text =
+      Inspected("tests/golden/heads_9_3_tied_sharded/adapter_qv");
+  EXPECT_THAT(text, HasSubstr("a PEFT adapter\nrank 4, alpha 8, dropout 0, "
+                              "scaling alpha / rank\n"));
+  EXPECT_THAT(text, HasSubstr("base model model\n"));
+  EXPECT_THAT(text, ContainsRegex("layers.0.self_attn.v_proj.lora_B.weight "));
+}
+
+TEST(InspectTest, ShowsTheStateOfACheckpoint) {
+  const TempDirectory dir;
+  std::filesystem::copy("tests/golden/heads_9_3_tied_sharded/adapter_qv",
+                        dir / "step");
+  std::filesystem::create_directory(dir / "step/state");
+  ASSERT_TRUE(WriteSafetensors(dir / "step/state/shard-d0t0of1.safetensors",
+                               {{{{"m", StoredType::kF32, {2}}, "01234567"}}},
+                               {})
+                  .ok());
+  EXPECT_THAT(Inspected(dir / "step"),
+              HasSubstr("state/shard-d0t0of1.safetensors: 1 tensors, 2 "
+                        "elements, 0.0 MB\n"));
+}
+
+TEST(InspectTest, LayersComeInNaturalOrder) {
+  const TempDirectory dir;
+  ASSERT_TRUE(WriteSafetensors(dir / "a",
+                               {{{{"layers.10.w", StoredType::kU8, {1}}, "x"},
+                                 {{"layers.9.w", StoredType::kU8, {1}}, "x"},
+                                 {{"layers", StoredType::kU8, {1}}, "x"}}},
+                               {{"format", "pt"}})
+                  .ok());
+  const std::string text = Inspected(dir / "a");
+  EXPECT_THAT(text, HasSubstr("a safetensors file\nformat = pt\n"));
+  EXPECT_LT(text.find("layers  "), text.find("layers.9.w"));
+  EXPECT_LT(text.find("layers.9.w"), text.find("layers.10.w"));
+}
+
+TEST(InspectTest, ListsAModelThatCannotBeRun) {
+  const TempDirectory dir;
+  const TinyLlama tiny;
+  tiny.WriteDirectory(dir.path(), StoredType::kF32);
+  Json config = tiny.Config();
+  config["hidden_act"] = "gelu";
+  WriteBytes(dir / "config.json", config.dump());
+  const std::string text = Inspected(dir.path());
+  EXPECT_THAT(text, HasSubstr("cannot be run: "));
+  EXPECT_THAT(text, HasSubstr("hidden_act is \"gelu\""));
+  EXPECT_THAT(text, HasSubstr("total: 21 tensors"));
+}
+
+TEST(InspectTest, ErrorsNameThePath) {
+  const TempDirectory dir;
+  std::ostringstream out;
+  EXPECT_THAT(Inspect(dir / "none", out).message(), HasSubstr(dir / "none"));
+  EXPECT_THAT(Inspect(dir.path(), out).message(),
+              HasSubstr("holds neither config.json nor adapter_config.json"));
+  WriteBytes(dir / "text", "hello, this is no tensor");
+  EXPECT_THAT(Inspect(dir / "text", out).message(),
+              HasSubstr("not a safetensors file"));
+}
+
+}  // namespace
+}  // namespace lorica
