@@ -19,7 +19,7 @@ endif()
 
 function(lorica_floor name)
   cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
-  add_library(lorica_${name} STATIC ${PROJECT_SOURCE_DIR}/cmake/floor.cc)
+  add_library(lorica_${name} STATIC)
   add_library(lorica::${name} ALIAS lorica_${name})
   target_link_libraries(lorica_${name} PUBLIC lorica_options ${ARG_DEPENDS})
 endfunction()

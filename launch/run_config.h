@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "model/recompute.h"
+#include "model/text/dataset.h"
 #include "model/tuning/lr_schedule.h"
 #include "parallel/mesh.h"
 #include "runtime/dtype.h"
@@ -34,8 +35,6 @@ struct AdapterOptions {
   friend bool operator==(const AdapterOptions&,
                          const AdapterOptions&) = default;
 };
-
-enum class Overlong : uint8_t { kCut, kRefuse };
 
 struct DataOptions {
   std::string train;

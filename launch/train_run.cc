@@ -18,6 +18,7 @@
 #include "launch/progress.h"
 #include "launch/trainer.h"
 #include "model/text/dataset.h"
+#include "model/text/load_tokenizer.h"
 #include "model/text/packing.h"
 #include "parallel/agreement.h"
 #include "runtime/files/atomic_file.h"

@@ -1,1 +1,0 @@
-// Keeps a floor a library while its first rooms are being built.
