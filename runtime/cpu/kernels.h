@@ -27,7 +27,7 @@ void Rope(Queue* queue, const RopeArgs& args);
 void Swiglu(Queue* queue, const SwigluArgs& args);
 void SwigluBackward(Queue* queue, const SwigluBackwardArgs& args);
 
-// attention.cc
+// attention/
 void Attention(Queue* queue, const AttentionArgs& args);
 void AttentionBackward(Queue* queue, const AttentionBackwardArgs& args);
 

@@ -1,5 +1,3 @@
-#include "runtime/cpu/attention.h"
-
 #include <omp.h>
 
 #include <algorithm>
@@ -7,7 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/cpu/attention_plan.h"
+#include "runtime/cpu/attention/plan.h"
+#include "runtime/cpu/attention/tiles.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/queue.h"
 

@@ -1,4 +1,4 @@
-#include "runtime/cpu/attention_plan.h"
+#include "runtime/cpu/attention/plan.h"
 
 #include <algorithm>
 #include <cstdint>

@@ -3,13 +3,13 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/cpu/attention.h"
-#include "runtime/cpu/attention_plan.h"
+#include "runtime/cpu/attention/plan.h"
+#include "runtime/cpu/attention/tiles.h"
 #include "runtime/cpu/dispatch.h"
 #include "runtime/cpu/queue.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "runtime/cpu/attention_few.cc"
+#define HWY_TARGET_INCLUDE "runtime/cpu/attention/few_queries.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "runtime/cpu/simd-inl.h"

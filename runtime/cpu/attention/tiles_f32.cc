@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "runtime/cpu/attention.h"
+#include "runtime/cpu/attention/tiles.h"
 #include "runtime/cpu/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "runtime/cpu/attention_f32.cc"
+#define HWY_TARGET_INCLUDE "runtime/cpu/attention/tiles_f32.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "runtime/cpu/simd-inl.h"

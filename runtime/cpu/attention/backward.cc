@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/cpu/attention.h"
-#include "runtime/cpu/attention_plan.h"
+#include "runtime/cpu/attention/plan.h"
+#include "runtime/cpu/attention/tiles.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/queue.h"
 

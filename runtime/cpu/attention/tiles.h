@@ -1,7 +1,7 @@
 // Attention in tiles of 64 queries by 64 keys: what the loops over segments,
-// heads and tiles (attention.cc) ask of the arithmetic on one tile, which
-// exists twice: attention_f32.cc for F32 products on any processor,
-// attention_bf16.cc for processors with BF16 products.
+// heads and tiles ask of the arithmetic on one tile, which exists twice:
+// tiles_f32.cc for F32 products on any processor, tiles_bf16.cc for BF16
+// operands on processors that multiply them.
 //
 // Scores are held transposed, keys as rows and queries as lanes, so that the
 // maximum, the sum and the other statistics of a query are lanes of plain
@@ -14,8 +14,8 @@
 //   left    A, row by row.
 //   right   B in panels of at most 64 lanes, one panel after the other; within
 //           a panel row by row, BF16 two rows at a time, element by element.
-#ifndef LORICA_RUNTIME_CPU_ATTENTION_H_
-#define LORICA_RUNTIME_CPU_ATTENTION_H_
+#ifndef LORICA_RUNTIME_CPU_ATTENTION_TILES_H_
+#define LORICA_RUNTIME_CPU_ATTENTION_TILES_H_
 
 #include <cstdint>
 
@@ -100,7 +100,7 @@ struct TileKernels {
   void (*row_dots)(const TileRows& x, const TileRows& y, float* products);
 };
 
-// Null where the processor has no BF16 products.
+// For BF16 operands, on processors that have AVX-512 BF16.
 const TileKernels* Bf16TileKernels();
 const TileKernels* F32TileKernels();
 
@@ -120,4 +120,4 @@ void AttendFewQueries(const FewQueries& few, float* partial);
 
 }  // namespace lorica::cpu
 
-#endif  // LORICA_RUNTIME_CPU_ATTENTION_H_
+#endif  // LORICA_RUNTIME_CPU_ATTENTION_TILES_H_

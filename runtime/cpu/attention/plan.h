@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "runtime/backend.h"
-#include "runtime/cpu/attention.h"
+#include "runtime/cpu/attention/tiles.h"
 #include "runtime/shape.h"
 
 namespace lorica::cpu {
