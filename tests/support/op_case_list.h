@@ -21,11 +21,6 @@ void AddAttentionCases(OpCaseList* list);
 void AddRowCases(OpCaseList* list);  // Gather, scatter, dropout.
 void AddHeadCases(OpCaseList* list);
 
-void AddModelProducts(OpCaseList* list);
-void AddModelLayers(OpCaseList* list);
-void AddModelAttention(OpCaseList* list);
-void AddModelHead(OpCaseList* list);
-
 // The expectation of `value` whose errors are proportional to these
 // magnitudes; see Tolerance.
 struct Bound {
