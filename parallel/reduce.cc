@@ -1,6 +1,7 @@
 #include "parallel/reduce.h"
 
 #include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "parallel/tree_sum.h"
@@ -36,8 +37,25 @@ struct Max {
   }
 };
 
-// Combines terms [first, first + n) at elements [begin, begin + count) into
-// `tile`; `spare` holds a tile a level of the tree.
+template <typename T>
+void Store(const T* tile, int64_t count, T* y) {
+  std::copy_n(tile, count, y);
+}
+
+// BFloat16's own conversion, in the form that g++ turns into vectors.
+void Store(const float* tile, int64_t count, BFloat16* y) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t word = std::bit_cast<uint32_t>(tile[i]);
+    const uint32_t rounded = word + 0x7fffu + ((word >> 16) & 1u);
+    const uint32_t quiet = word | 0x400000u;
+    // Both are positive, and SSE2 compares signed numbers only.
+    const bool is_nan = static_cast<int32_t>(word & 0x7fffffffu) > 0x7f800000;
+    y[i].bits = static_cast<uint16_t>((is_nan ? quiet : rounded) >> 16);
+  }
+}
+
+// Combines elements [begin, begin + count) of all terms into `tile`; `spare`
+// holds a tile a level of the tree.
 template <typename T, typename Op, typename A>
 void CombineTile(absl::Span<const void* const> terms, int64_t begin,
                  int64_t count, A* tile, A* spare) {
@@ -74,8 +92,7 @@ void CombineTerms(absl::Span<const void* const> terms, int64_t count,
   for (int64_t begin = 0; begin < count; begin += kTile) {
     const int64_t n = std::min(kTile, count - begin);
     CombineTile<T, Op>(terms, begin, n, tiles.data(), tiles.data() + kTile);
-    T* y = static_cast<T*>(out) + begin;
-    for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(tiles[i]);
+    Store(tiles.data(), n, static_cast<T*>(out) + begin);
   }
 }
 

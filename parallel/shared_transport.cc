@@ -78,7 +78,7 @@ void SharedTransport::WaitFor(int peer, uint64_t calls) const {
   };
   // A peer on another core comes within microseconds; one that shares this
   // core needs it; one that is far behind should not be slowed by our waiting.
-  constexpr int kSpins = 1000;
+  constexpr int kSpins = 300;
   constexpr int kYields = 10000;
   for (int turn = 0; !arrived(); ++turn) {
     if (turn < kSpins) {

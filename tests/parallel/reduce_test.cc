@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "runtime/dtype.h"
@@ -22,6 +23,27 @@ TEST(ReduceTest, TermsAreAddedInTheTree) {
   const float in_tree = (1.0f + e) + (e + e);
   ASSERT_NE(in_tree, ((1.0f + e) + e) + e);
   EXPECT_EQ(sum, std::vector<float>(3000, in_tree));
+}
+
+TEST(ReduceTest, BFloat16RoundsAsItsConversion) {
+  std::vector<BFloat16> x;
+  std::vector<BFloat16> y;
+  std::vector<BFloat16> expected;
+  for (uint32_t i = 0; i < 0x10000; ++i) {  // All numbers, infinities and NaNs.
+    x.emplace_back().bits = static_cast<uint16_t>(i);
+    y.emplace_back().bits = static_cast<uint16_t>(i * 40503u);
+    expected.emplace_back(static_cast<float>(x.back()) +
+                          static_cast<float>(y.back()));
+  }
+  std::vector<BFloat16> sum(x.size());
+  SumTerms<BFloat16>({x.data(), y.data()}, std::ssize(x), sum.data());
+  for (size_t i = 0; i < x.size(); ++i) {
+    // Which NaN comes out of a sum of two is the compiler's choice.
+    ASSERT_TRUE(sum[i].bits == expected[i].bits ||
+                (std::isnan(static_cast<float>(sum[i])) &&
+                 std::isnan(static_cast<float>(expected[i]))))
+        << x[i].bits << " + " << y[i].bits;
+  }
 }
 
 TEST(ReduceTest, AResultMayReplaceATerm) {
