@@ -29,6 +29,14 @@ inline constexpr ModelPlan kTensorParallel = {
             .output = {Layout::kPartial, Layout::kInvariant}},
 };
 
+// Between linear layers every rank holds some of the tokens.
+inline constexpr ModelPlan kSequenceParallel = {
+    .column = {.input = {Layout::kSharded, Layout::kReplicated},
+               .output = Stay(Layout::kSharded)},
+    .row = {.input = Stay(Layout::kSharded),
+            .output = {Layout::kPartial, Layout::kSharded}},
+};
+
 }  // namespace lorica
 
 #endif  // LORICA_MODEL_PLANS_H_

@@ -13,6 +13,8 @@
 #include "model/gpt.h"
 #include "model/peft_adapter.h"
 #include "model/weight_source.h"
+#include "parallel/grad_sync.h"
+#include "parallel/mesh.h"
 #include "runtime/check.h"
 #include "tests/support/golden.h"
 #include "tests/support/run_ranks.h"
@@ -25,11 +27,13 @@ struct Case {
   const char* adapter;
   int ranks;
   Recompute recompute;
+  bool sequence_parallel = false;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.folder << "_" << c.adapter << "_on" << c.ranks << "_"
-             << static_cast<int>(c.recompute);
+             << static_cast<int>(c.recompute)
+             << (c.sequence_parallel ? "_sequence" : "");
 }
 
 class GptGoldenTest : public testing::TestWithParam<Case> {};
@@ -53,13 +57,17 @@ double LargestOf(const std::vector<float>& values) {
 class RankRun {
  public:
   RankRun(const Case& c, Communicator* group, Device* device)
-      : golden_(c.folder), recompute_(c.recompute) {
+      : golden_(c.folder),
+        recompute_(c.recompute),
+        selection_(c.sequence_parallel ? Selection::kAll
+                                       : Selection::kTargets) {
     const auto source = WeightSource::Open(golden_.model_path());
     CHECK(source.ok()) << source.status().message();
     const auto split = SplitModel(source->config(), group->size());
     CHECK(split.ok()) << split.status().message();
     gpt_ = std::make_unique<Gpt>(
-        source->config(), *split, kTensorParallel, group,
+        source->config(), *split,
+        c.sequence_parallel ? kSequenceParallel : kTensorParallel, group,
         [&](const ParamSpec& spec, const Slice& slice) {
           return source->Load(spec.name, slice, DType::kF32, device);
         });
@@ -99,9 +107,9 @@ class RankRun {
     const float scale = 1.0f / static_cast<float>(batch.num_targets);
     for (const RecordRange& records : CutIntoPasses(batch, 24)) {
       std::vector<int64_t> place;
-      MakePass(device_, batch, records, Selection::kTargets, &place);
+      MakePass(device_, batch, records, selection_, &place);
       const Pass pass =
-          MakeTrainingPass(device_, batch, records, Selection::kTargets, 1);
+          MakeTrainingPass(device_, batch, records, selection_, 1);
       const std::vector<double> rows =
           gpt_->Train(pass, recompute_, scale, *adapter_);
       for (size_t i = 0; i < rows.size(); ++i) {
@@ -118,6 +126,7 @@ class RankRun {
  private:
   Golden golden_;
   Recompute recompute_;
+  Selection selection_;
   Device* device_ = nullptr;
   std::unique_ptr<Gpt> gpt_;
   std::unique_ptr<Adapter> adapter_;
@@ -125,9 +134,11 @@ class RankRun {
 
 TEST_P(GptGoldenTest, LossesAndGradientsAreThoseOfPeft) {
   const Case c = GetParam();
-  RunRanks(c.ranks, [&](std::unique_ptr<Communicator> group) {
+  RunRanks(c.ranks, [&](std::unique_ptr<Communicator> world) {
     const std::unique_ptr<Device> device = OpenTestDevice();
-    RankRun run(c, group.get(), device.get());
+    const auto mesh = Mesh::Create({.tensor = c.ranks}, std::move(world));
+    ASSERT_TRUE(mesh.ok()) << mesh.status().message();
+    RankRun run(c, &mesh->tensor(), device.get());
     const TokenBatch batch =
         run.golden().micro_batches("batch.safetensors").at(0);
     const std::vector<double> losses = run.Train(batch);
@@ -138,6 +149,15 @@ TEST_P(GptGoldenTest, LossesAndGradientsAreThoseOfPeft) {
     for (size_t i = 0; i < losses.size(); ++i) {
       EXPECT_NEAR(losses[i], expected[i], tolerance * LargestOf(expected)) << i;
     }
+    Tensor* grads = run.adapter()->grads();
+    std::vector<FlatSlice> slices;
+    for (const Factor& factor : run.adapter()->factors()) {
+      slices.push_back(
+          {factor.shard, {factor.offset, factor.offset + factor.elements}});
+    }
+    GradSync sync(slices, grads->elements(), *mesh);
+    sync.AddMicroBatch(grads);
+    sync.Reduce(grads);
     for (const Factor& factor : run.adapter()->factors()) {
       const bool is_a = factor.kind == Factor::Kind::kA;
       const std::string name = adapter + ".grad.base_model.model." +
@@ -145,16 +165,9 @@ TEST_P(GptGoldenTest, LossesAndGradientsAreThoseOfPeft) {
                                (is_a ? ".lora_A.weight" : ".lora_B.weight");
       const std::vector<float> whole = run.golden().expected(name);
       const std::vector<float> want = RankRun::Slice2(factor, whole);
-      Tensor grad = Tensor::FromHost<float>(
-          device.get(), {factor.elements},
-          run.adapter()
-              ->grads()
-              ->Cols({factor.offset, factor.offset + factor.elements})
-              .ToHost<float>());
-      if (GradIsPartial(factor.shard)) {
-        group->AllReduceSum(&grad, Purpose::kAdapterGrad);
-      }
-      const std::vector<float> got = grad.ToHost<float>();
+      const std::vector<float> got =
+          grads->Cols({factor.offset, factor.offset + factor.elements})
+              .ToHost<float>();
       double error = 0.0;
       for (size_t i = 0; i < got.size(); ++i) {
         error = std::max<double>(error, std::abs(got[i] - want[i]));
@@ -168,14 +181,15 @@ std::vector<Case> Cases() {
   std::vector<Case> cases;
   const std::pair<const char*, std::vector<int>> folders[] = {
       {"heads_5_5_untied", {1, 2, 3, 5}},
-      {"heads_9_3_tied_sharded", {1, 2, 3}},
-      {"heads_4_2_rope_llama3", {1, 2}}};
+      {"heads_9_3_tied_sharded", {1, 2, 3, 4, 6}},
+      {"heads_4_2_rope_llama3", {1, 2, 3, 4}}};
   for (const auto& [folder, ranks] : folders) {
     for (const char* adapter : {"qv", "all"}) {
       for (const int n : ranks) {
         for (const Recompute r :
              {Recompute::kNone, Recompute::kCheap, Recompute::kBlock}) {
           cases.push_back({folder, adapter, n, r});
+          if (n > 1) cases.push_back({folder, adapter, n, r, true});
         }
       }
     }
