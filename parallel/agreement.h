@@ -3,6 +3,7 @@
 #define LORICA_PARALLEL_AGREEMENT_H_
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "parallel/communicator.h"
 
 namespace lorica {
@@ -12,6 +13,14 @@ namespace lorica {
 // message led by "rank N: ", on every rank; OK if none did. In a group of one
 // `mine` as it is.
 absl::Status Agree(const absl::Status& mine, Communicator& group);
+
+// The same for a result: `mine` if every rank has one.
+template <typename T>
+absl::StatusOr<T> AgreeOn(absl::StatusOr<T> mine, Communicator& group) {
+  const absl::Status verdict = Agree(mine.status(), group);
+  if (!verdict.ok()) return verdict;
+  return mine;
+}
 
 }  // namespace lorica
 
