@@ -14,7 +14,7 @@
 
 namespace lorica {
 
-class Communicator;
+class MpiEnvironment;
 
 // kChoice is one of the words in value_name, "f32|bf16". kSwitch takes no
 // value.
@@ -71,8 +71,8 @@ struct Command {
   const char* details;  // Paragraphs, wrapped at 78 columns.
   Operand operand;
   std::vector<Flag> flags;
-  // Runs on every rank of `world`; returns the same verdict on all of them.
-  absl::Status (*run)(const Arguments& arguments, Communicator& world);
+  // Runs on every rank; returns the same verdict on all of them.
+  absl::Status (*run)(const Arguments& arguments, const MpiEnvironment& mpi);
 };
 
 // "usage: lorica eval --model PATH [--adapter DIR] ..."

@@ -15,8 +15,10 @@ constexpr char kRenew[] = "\r\x1b[K";
 
 }  // namespace
 
-Screen ScreenOf(std::FILE* file) {
-  return isatty(fileno(file)) == 1 ? Screen::kTerminal : Screen::kPlain;
+Screen ScreenOf(std::FILE* out, std::FILE* err) {
+  return isatty(fileno(out)) == 1 && isatty(fileno(err)) == 1
+             ? Screen::kTerminal
+             : Screen::kPlain;
 }
 
 std::string Duration(double seconds) {

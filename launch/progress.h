@@ -13,8 +13,9 @@ namespace lorica {
 
 enum class Screen : uint8_t { kTerminal, kPlain };
 
-// Whether a person watches `file` directly. mpirun puts a pipe between.
-Screen ScreenOf(std::FILE* file);
+// A terminal if both streams are. mpirun gives its ranks a pseudo-terminal as
+// standard output, whatever its own is, but a pipe as standard error.
+Screen ScreenOf(std::FILE* out, std::FILE* err);
 
 // On a terminal one line renews itself every step; anywhere else a line is
 // added after the first and the last step and every `every_steps` between.

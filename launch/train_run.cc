@@ -16,6 +16,7 @@
 #include "launch/checkpoint.h"
 #include "launch/metrics.h"
 #include "launch/progress.h"
+#include "launch/tensorboard.h"
 #include "launch/trainer.h"
 #include "model/text/dataset.h"
 #include "model/text/load_tokenizer.h"
@@ -164,6 +165,7 @@ class Run {
   RunData data_;
   std::optional<CheckpointStore> store_;
   std::optional<MetricsWriter> metrics_;
+  std::optional<EventWriter> events_;
   std::optional<Progress> progress_;
 };
 
@@ -177,7 +179,9 @@ absl::Status Run::OpenFiles(const std::string& config_text) {
       WriteFileAtomically(store_->PathOf("run.textproto"), config_text));
   LORICA_ASSIGN_OR_RETURN(metrics_,
                           MetricsWriter::Create(config_.report.metrics));
-  progress_.emplace(stdout, ScreenOf(stdout), config_.train.steps,
+  LORICA_ASSIGN_OR_RETURN(events_,
+                          EventWriter::Create(config_.checkpoint.directory));
+  progress_.emplace(stdout, ScreenOf(stdout, stderr), config_.train.steps,
                     config_.report.every_steps);
   return absl::OkStatus();
 }
@@ -222,6 +226,7 @@ absl::Status Run::Train() {
 absl::Status Run::OnStep(const StepMetrics& metrics) {
   if (!session_.leads()) return absl::OkStatus();
   progress_->Report(metrics);
+  LORICA_RETURN_IF_ERROR(events_->Write(metrics));
   return metrics_->Write(metrics);
 }
 
@@ -257,6 +262,7 @@ absl::Status Run::Validate(int64_t step) {
                            std::chrono::steady_clock::now() - start)
                            .count()};
   progress_->Report(metrics);
+  LORICA_RETURN_IF_ERROR(events_->Write(metrics));
   return metrics_->Write(metrics);
 }
 

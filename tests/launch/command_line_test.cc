@@ -12,7 +12,7 @@ namespace {
 
 using testing::ElementsAre;
 
-absl::Status RunNothing(const Arguments&, Communicator&) {
+absl::Status RunNothing(const Arguments&, const MpiEnvironment&) {
   return absl::OkStatus();
 }
 

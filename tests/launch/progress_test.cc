@@ -1,6 +1,8 @@
 #include "launch/progress.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <string>
@@ -95,11 +97,20 @@ TEST(ProgressTest, DurationsHaveTheirTwoLargestUnits) {
   EXPECT_EQ(Duration(12000), "3 h 20 min");
 }
 
-TEST(ProgressTest, AFileIsNoTerminal) {
+TEST(ProgressTest, OnlyTwoTerminalsAreATerminal) {
   std::FILE* file = std::tmpfile();
   ASSERT_NE(file, nullptr);
-  EXPECT_EQ(ScreenOf(file), Screen::kPlain);
+  const int primary = posix_openpt(O_RDWR | O_NOCTTY);
+  ASSERT_EQ(grantpt(primary), 0);
+  ASSERT_EQ(unlockpt(primary), 0);
+  std::FILE* terminal = std::fopen(ptsname(primary), "r+");
+  ASSERT_NE(terminal, nullptr);
+  EXPECT_EQ(ScreenOf(terminal, terminal), Screen::kTerminal);
+  EXPECT_EQ(ScreenOf(terminal, file), Screen::kPlain);
+  EXPECT_EQ(ScreenOf(file, terminal), Screen::kPlain);
+  std::fclose(terminal);
   std::fclose(file);
+  close(primary);
 }
 
 }  // namespace
