@@ -1,0 +1,33 @@
+// Sums gradients until something stops it: what faults.sh tries its faults on.
+// Argument: the watchdog's timeout in seconds.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "absl/time/clock.h"
+#include "parallel/mpi_communicator.h"
+#include "parallel/watchdog.h"
+#include "runtime/check.h"
+
+int main(int argc, char** argv) {
+  CHECK_EQ(argc, 2);
+  auto environment = lorica::MpiEnvironment::Start();
+  CHECK(environment.ok()) << environment.status();
+  lorica::Watchdog watchdog(absl::Seconds(std::atoi(argv[1])));
+  const auto world = environment->get()->World();
+  world->SetWatchdog(&watchdog);
+  const auto device = lorica::OpenCpuDevice({.threads = 1});
+  auto gradient =
+      lorica::Tensor::Zeros(device.get(), {100000}, lorica::DType::kF32);
+  std::printf("rank %d is process %d\n", world->rank(), getpid());
+  std::fflush(stdout);
+  for (int step = 0;; ++step) {
+    world->AllReduceSum(&gradient, lorica::Purpose::kAdapterGrad);
+    if (step == 10 && world->rank() == 0) {
+      std::printf("running\n");
+      std::fflush(stdout);
+    }
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+}
