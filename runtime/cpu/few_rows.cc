@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdint>
 
 #include "runtime/cpu/dispatch.h"
@@ -16,55 +15,62 @@
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-// Rows of b taken together: enough independent sums to hide the latency of a
-// multiply-add and enough streams to keep memory busy.
-constexpr int64_t kRowsOfB = 4;
-
-// sums[r][c] = the product of row r of a, F32 and dense, and row c of b.
-template <int kRows, int kCols, typename TB>
-void Dots(const float* a, int64_t k, const TB* b, int64_t b_stride,
-          float (*sums)[kRowsOfB]) {
-  FloatVec sum[kRows][kCols];
-  for (auto& row : sum) {
-    for (auto& v : row) v = hn::Zero(Floats());
+// sums[r] = the product of row r of a, F32 and dense, and one row of b. b is
+// read as a single stream: memory delivers one twice as fast as four.
+template <int kRows, typename TB>
+HWY_INLINE void Dots(const float* a, int64_t k, const TB* b, float* sums) {
+  const Floats d;
+  const auto step = static_cast<int64_t>(hn::Lanes(d));
+  FloatVec even[kRows];
+  FloatVec odd[kRows];  // Two chains each, as a multiply-add takes four cycles.
+  for (int r = 0; r < kRows; ++r) even[r] = odd[r] = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + 2 * step <= k; i += 2 * step) {
+    const auto b0 = Load(b + i, Whole());
+    const auto b1 = Load(b + i + step, Whole());
+    for (int r = 0; r < kRows; ++r) {
+      const float* at = a + r * k + i;
+      even[r] = hn::MulAdd(Load(at, Whole()), b0, even[r]);
+      odd[r] = hn::MulAdd(Load(at + step, Whole()), b1, odd[r]);
+    }
   }
-  ForVectors(k, [&](auto lanes, int64_t i) HWY_ATTR {
-    for (int c = 0; c < kCols; ++c) {
-      const auto vb = Load(b + c * b_stride + i, lanes);
-      for (int r = 0; r < kRows; ++r) {
-        sum[r][c] = hn::MulAdd(Load(a + r * k + i, lanes), vb, sum[r][c]);
-      }
+  ForVectors(k - i, [&](auto lanes, int64_t j) HWY_ATTR {
+    const auto vb = Load(b + i + j, lanes);
+    for (int r = 0; r < kRows; ++r) {
+      even[r] = hn::MulAdd(Load(a + r * k + i + j, lanes), vb, even[r]);
     }
   });
   for (int r = 0; r < kRows; ++r) {
-    for (int c = 0; c < kCols; ++c) sums[r][c] = SumOfLanes(sum[r][c]);
+    sums[r] = SumOfLanes(hn::Add(even[r], odd[r]));
   }
 }
 
 template <int kRows, typename TB, typename TY>
 void ColsOf(const MatmulArgs& args, const float* a, Range cols) {
-  const int64_t k = args.a.cols;
-  const int64_t stride = args.b.row_stride;
-  int64_t col = cols.begin;
-  while (col < cols.end) {
-    float sums[kRows][kRowsOfB];
-    const TB* b = args.b.Row<const TB>(col);
-    int64_t taken = 1;
-    if (cols.end - col >= kRowsOfB) {
-      taken = kRowsOfB;
-      Dots<kRows, kRowsOfB>(a, k, b, stride, sums);
-    } else {
-      Dots<kRows, 1>(a, k, b, stride, sums);
-    }
+  for (int64_t col = cols.begin; col < cols.end; ++col) {
+    float sums[kRows];
+    Dots<kRows>(a, args.a.cols, args.b.Row<const TB>(col), sums);
     for (int r = 0; r < kRows; ++r) {
-      TY* y = args.y.Row<TY>(r) + col;
-      for (int64_t c = 0; c < taken; ++c) {
-        float value = args.scale * sums[r][c];
-        if (args.update == Update::kAdd) value += static_cast<float>(y[c]);
-        y[c] = TY(value);
-      }
+      TY& y = args.y.Row<TY>(r)[col];
+      float value = args.scale * sums[r];
+      if (args.update == Update::kAdd) value += static_cast<float>(y);
+      y = TY(value);
     }
-    col += taken;
+  }
+}
+
+template <typename TB, typename TY>
+void ColsOfRows(const MatmulArgs& args, const float* a, Range cols) {
+  static_assert(kMaxFewRows == 4);
+  switch (args.y.rows) {
+    case 1:
+      return ColsOf<1, TB, TY>(args, a, cols);
+    case 2:
+      return ColsOf<2, TB, TY>(args, a, cols);
+    case 3:
+      return ColsOf<3, TB, TY>(args, a, cols);
+    default:
+      return ColsOf<4, TB, TY>(args, a, cols);
   }
 }
 
@@ -72,18 +78,7 @@ void ColsOf(const MatmulArgs& args, const float* a, Range cols) {
 void FewRowsCols(const MatmulArgs& args, const float* a, Range cols) {
   DispatchFloat(args.b.dtype, [&](auto tb) HWY_ATTR {
     DispatchFloat(args.y.dtype, [&](auto ty) HWY_ATTR {
-      using TB = decltype(tb);
-      using TY = decltype(ty);
-      switch (args.y.rows) {
-        case 1:
-          return ColsOf<1, TB, TY>(args, a, cols);
-        case 2:
-          return ColsOf<2, TB, TY>(args, a, cols);
-        case 3:
-          return ColsOf<3, TB, TY>(args, a, cols);
-        default:
-          return ColsOf<4, TB, TY>(args, a, cols);
-      }
+      ColsOfRows<decltype(tb), decltype(ty)>(args, a, cols);
     });
   });
 }
