@@ -1,3 +1,5 @@
+#include "runtime/cpu/attention/few_queries.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -17,19 +19,54 @@
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-// The scores of one query head against the keys of the range.
+constexpr int kMaxHeads = 4;  // Query heads that share a pass over the keys.
+constexpr int kMaxVectors = 4;
+
+// A range of keys and some of the query heads that it serves.
 template <typename T>
-void ScoreKeys(const FewQueries& few, int64_t head, float* scores) {
-  const AttentionArgs& args = *few.args;
-  const int64_t dim = args.head_dim;
-  const T* q = args.q.Row<const T>(few.query) + head * dim;
-  for (int64_t key = few.keys.begin; key < few.keys.end; ++key) {
-    const T* k = args.k.Row<const T>(key) + few.kv_head * dim;
-    auto sum = hn::Zero(Floats());
-    ForVectors(dim, [&](auto lanes, int64_t i) HWY_ATTR {
-      sum = hn::MulAdd(Load(q + i, lanes), Load(k + i, lanes), sum);
+struct Pass {
+  Pass(const FewQueries& few, int64_t first_head)
+      : dim(few.args->head_dim),
+        keys(few.keys.size()),
+        scale(few.args->scale),
+        k(few.args->k.Row<const T>(few.keys.begin) + few.kv_head * dim),
+        k_stride(few.args->k.row_stride),
+        v(few.args->v.Row<const T>(few.keys.begin) + few.kv_head * dim),
+        v_stride(few.args->v.row_stride),
+        q(few.args->q.Row<const T>(few.query) +
+          (few.kv_head * few.group + first_head) * dim) {}
+
+  int64_t dim;
+  int64_t keys;
+  float scale;
+  const T* k;
+  int64_t k_stride;
+  const T* v;
+  int64_t v_stride;
+  const T* q;  // kHeads heads side by side.
+};
+
+using Scores = float[kMaxHeads][kKeysPerRange];
+
+template <int kHeads, typename T>
+void ScoreKeys(const Pass<T>& pass, Scores& scores) {
+  HWY_ALIGN float q[kHeads * kMaxHeadDim];
+  ForVectors(kHeads * pass.dim, [&](auto lanes, int64_t i) HWY_ATTR {
+    Store(Load(pass.q + i, lanes), q + i, lanes);
+  });
+  for (int64_t key = 0; key < pass.keys; ++key) {
+    const T* k = pass.k + key * pass.k_stride;
+    FloatVec sum[kHeads];
+    for (auto& v : sum) v = hn::Zero(Floats());
+    ForVectors(pass.dim, [&](auto lanes, int64_t i) HWY_ATTR {
+      const auto vk = Load(k + i, lanes);
+      for (int h = 0; h < kHeads; ++h) {
+        sum[h] = hn::MulAdd(Load(q + h * pass.dim + i, lanes), vk, sum[h]);
+      }
     });
-    scores[key - few.keys.begin] = args.scale * SumOfLanes(sum);
+    for (int h = 0; h < kHeads; ++h) {
+      scores[h][key] = pass.scale * SumOfLanes(sum[h]);
+    }
   }
 }
 
@@ -50,36 +87,77 @@ MaxAndSum Exponentiate(float* scores, int64_t n) {
   return {largest, SumOfLanes(sum)};
 }
 
-// out = the sum of weight v over the keys of the range.
-template <typename T>
-void WeighValues(const FewQueries& few, const float* weights, float* out) {
-  const AttentionArgs& args = *few.args;
-  const int64_t dim = args.head_dim;
-  std::fill_n(out, dim, 0.0f);
-  for (int64_t key = few.keys.begin; key < few.keys.end; ++key) {
-    const T* v = args.v.Row<const T>(key) + few.kv_head * dim;
-    const auto weight = hn::Set(Floats(), weights[key - few.keys.begin]);
-    ForVectors(dim, [&](auto lanes, int64_t i) HWY_ATTR {
-      Store(hn::MulAdd(weight, Load(v + i, lanes), Load(out + i, lanes)),
-            out + i, lanes);
-    });
+// Columns `col` on, kVectors vectors of them, of the sums of weight v over the
+// keys; `out` holds the heads' sums `out_stride` apart.
+template <int kHeads, int kVectors, typename T, typename Lanes>
+HWY_INLINE void WeighColumns(const Pass<T>& pass, const Scores& weights,
+                             int64_t col, Lanes lanes, float* out,
+                             int64_t out_stride) {
+  const Floats d;
+  const auto step = static_cast<int64_t>(hn::Lanes(d));
+  FloatVec sum[kHeads][kVectors];
+  for (auto& head : sum) {
+    for (auto& v : head) v = hn::Zero(d);
+  }
+  for (int64_t key = 0; key < pass.keys; ++key) {
+    const T* v = pass.v + key * pass.v_stride + col;
+    FloatVec values[kVectors];
+    for (int i = 0; i < kVectors; ++i) values[i] = Load(v + i * step, lanes);
+    for (int h = 0; h < kHeads; ++h) {
+      const auto weight = hn::Set(d, weights[h][key]);
+      for (int i = 0; i < kVectors; ++i) {
+        sum[h][i] = hn::MulAdd(weight, values[i], sum[h][i]);
+      }
+    }
+  }
+  for (int h = 0; h < kHeads; ++h) {
+    for (int i = 0; i < kVectors; ++i) {
+      Store(sum[h][i], out + h * out_stride + col + i * step, lanes);
+    }
   }
 }
 
-// Keys and values of a range stay in the cache from head to head, so memory is
-// read once.
+template <int kHeads, typename T>
+void AttendHeads(const Pass<T>& pass, float* partial) {
+  const int64_t stride = pass.dim + 2;
+  HWY_ALIGN Scores scores;
+  ScoreKeys<kHeads>(pass, scores);
+  for (int h = 0; h < kHeads; ++h) {
+    const auto [max, sum] = Exponentiate(scores[h], pass.keys);
+    partial[h * stride] = max;
+    partial[h * stride + 1] = sum;
+  }
+  const int64_t block = kMaxVectors * static_cast<int64_t>(hn::Lanes(Floats()));
+  float* out = partial + 2;
+  int64_t col = 0;
+  for (; col + block <= pass.dim; col += block) {
+    WeighColumns<kHeads, kMaxVectors>(pass, scores, col, Whole(), out, stride);
+  }
+  ForVectors(pass.dim - col, [&](auto lanes, int64_t i) HWY_ATTR {
+    WeighColumns<kHeads, 1>(pass, scores, col + i, lanes, out, stride);
+  });
+}
+
+// The softmax of the query's heads over the range, not yet normalized:
+// `partial` is [group, head_dim + 2], per head the largest score, the sum of
+// exp(score - largest) and the sum of exp(score - largest) v.
 void AttendRange(const FewQueries& few, float* partial) {
   DispatchFloat(few.args->q.dtype, [&](auto t) HWY_ATTR {
-    using T = decltype(t);
     const int64_t stride = few.args->head_dim + 2;
-    for (int64_t i = 0; i < few.group; ++i) {
-      HWY_ALIGN float scores[kKeysPerRange];
-      float* to = partial + i * stride;
-      ScoreKeys<T>(few, few.kv_head * few.group + i, scores);
-      const auto [max, sum] = Exponentiate(scores, few.keys.size());
-      to[0] = max;
-      to[1] = sum;
-      WeighValues<T>(few, scores, to + 2);
+    for (int64_t head = 0; head < few.group;) {
+      const Pass<decltype(t)> pass(few, head);
+      float* to = partial + head * stride;
+      const int64_t left = few.group - head;
+      if (left >= kMaxHeads) {
+        AttendHeads<kMaxHeads>(pass, to);
+      } else if (left == 3) {
+        AttendHeads<3>(pass, to);
+      } else if (left == 2) {
+        AttendHeads<2>(pass, to);
+      } else {
+        AttendHeads<1>(pass, to);
+      }
+      head += std::min<int64_t>(left, kMaxHeads);
     }
   });
 }

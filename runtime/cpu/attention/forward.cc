@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/cpu/attention/few_queries.h"
 #include "runtime/cpu/attention/plan.h"
 #include "runtime/cpu/attention/tiles.h"
 #include "runtime/cpu/kernels.h"

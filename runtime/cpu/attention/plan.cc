@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "runtime/check.h"
 #include "runtime/cpu/queue.h"
 
 namespace lorica::cpu {
@@ -59,7 +58,6 @@ int64_t FirstBlock(const Segment& segment, int64_t key_tile) {
 }
 
 const TileKernels& KernelsFor(const Queue& queue, const AttentionArgs& args) {
-  CHECK_LE(args.head_dim, kMaxHeadDim);
   const bool native = args.q.dtype == DType::kBF16 &&
                       queue.bf16_products == Bf16Products::kNative;
   return native ? *Bf16TileKernels() : *F32TileKernels();

@@ -3,9 +3,9 @@
 #define LORICA_RUNTIME_CPU_ATTENTION_PLAN_H_
 
 #include <cstdint>
-#include <vector>
 
 #include "runtime/backend.h"
+#include "runtime/check.h"
 #include "runtime/cpu/attention/tiles.h"
 #include "runtime/shape.h"
 
@@ -47,7 +47,9 @@ struct HeadShape {
         padded(RoundUp(args.head_dim, kLanes)),
         heads(args.q.cols / args.head_dim),
         kv_heads(args.k.cols / args.head_dim),
-        group(heads / kv_heads) {}
+        group(heads / kv_heads) {
+    CHECK_LE(head_dim, kMaxHeadDim);
+  }
 
   int64_t head_dim;
   int64_t padded;
@@ -81,9 +83,6 @@ int64_t VisibleTiles(const Segment& segment, int64_t query_block);
 // The first query block that sees the key tile.
 int64_t FirstBlock(const Segment& segment, int64_t key_tile);
 
-// Segments of so few queries are attended row by row in forward.
-inline constexpr int64_t kFewQueries = 4;
-
 // The tile arithmetic for the operands of a call.
 const TileKernels& KernelsFor(const Queue& queue, const AttentionArgs& args);
 
@@ -91,9 +90,6 @@ const TileKernels& KernelsFor(const Queue& queue, const AttentionArgs& args);
 enum class Side : uint8_t { kQueries, kKeys };
 void ZeroUncovered(Queue* queue, const ArrayView<Segment>& segments, Side side,
                    const View& matrix);
-
-// Attends the segments of few queries.
-void AttendFewQuerySegments(Queue* queue, const AttentionArgs& args);
 
 }  // namespace lorica::cpu
 

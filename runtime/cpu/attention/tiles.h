@@ -104,20 +104,6 @@ struct TileKernels {
 const TileKernels* Bf16TileKernels();
 const TileKernels* F32TileKernels();
 
-// The softmax of a few queries over the keys of a range, not yet normalized:
-// their maximum score, the sum of exp(score - maximum) and the sum of
-// exp(score - maximum) v [head_dim].
-struct FewQueries {
-  const AttentionArgs* args;
-  int64_t query;    // Row of q.
-  int64_t kv_head;  // Serves the `group` query heads from kv_head * group on.
-  int64_t group;
-  Range keys;  // Rows of k and v, at most kKeysPerRange.
-};
-inline constexpr int64_t kKeysPerRange = 256;
-// `partial` is [group, head_dim + 2]: maximum, sum, weighted values.
-void AttendFewQueries(const FewQueries& few, float* partial);
-
 }  // namespace lorica::cpu
 
 #endif  // LORICA_RUNTIME_CPU_ATTENTION_TILES_H_
