@@ -1,0 +1,61 @@
+#!/bin/bash
+# Breaks the code in the ways that go wrong silently, one at a time, and
+# requires a named test to see each. Works on a copy of the last commit under
+# build/mutations; takes as long as a build.
+#
+#   tests/mutations.sh [PATTERN]      only mutations whose line matches
+set -u
+cd "$(dirname "$0")/.." || exit 1
+root=$PWD
+copy=$root/build/mutations/source
+build=$root/build/mutations/build
+rm -rf "$copy"
+git worktree prune
+git worktree add --detach --force "$copy" HEAD > /dev/null || exit 1
+trap 'git -C "$root" worktree remove --force "$copy"' EXIT
+cmake -S "$copy" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Debug \
+  -DCMAKE_CXX_FLAGS=-O1 > /dev/null || exit 1
+
+survivors=0
+# What is wrong | file | sed expression | test binary | tests that must fail
+while IFS='|' read -r what file expression target tests; do
+  [[ -z $what || ! "$what $file $target" =~ ${1:-} ]] && continue
+  sed -i "$expression" "$copy/$file"
+  if git -C "$copy" diff --quiet; then
+    echo "STALE     $what: nothing to change in $file"
+    survivors=$((survivors + 1))
+    continue
+  fi
+  if ! cmake --build "$build" --target "$target" > "$build/log" 2>&1; then
+    echo "BROKEN    $what: does not compile, see $build/log"
+    survivors=$((survivors + 1))
+  elif OMP_NUM_THREADS=1 timeout 300 "$build/tests/${target%%_*}/$target" \
+    --gtest_filter="$tests" > "$build/log" 2>&1; then
+    echo "SURVIVED  $what: $tests passes"
+    survivors=$((survivors + 1))
+  else
+    echo "killed    $what: by $tests"
+  fi
+  git -C "$copy" checkout --quiet -- .
+done << 'END'
+replicated factor's tensor sum forgotten|parallel/grad_sync.cc|s/SumShared(shared, \*flat);/static_cast<void>(shared);/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
+A taken for invariant|parallel/shard_spec.cc|s/return {Replicated(), Sharded(0/return {Invariant(), Sharded(0/|parallel_shard_spec_test|ShardSpecTest.AdaptersFollowTheirWeight
+shared key and value slices not summed|parallel/shard_spec.cc|s/if (mine.size() == 0) return rank;/return rank;/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
+tensor ranks summed before data ranks|parallel/grad_sync.cc|/  data_->AllReduceSum(flat/d;s/SumShared(shared, \*flat);/SumShared(shared, *flat); data_->AllReduceSum(flat, Purpose::kAdapterGrad);/|parallel_grad_sync_test|GradSyncTest.DataRanksAndAccumulationChangeNoBit
+sum in order of arrival|parallel/communicator.cc|s/    combine(received,/    std::vector<const void*> late(received); std::rotate(late.begin(), late.begin() + rank(), late.end()); combine(late,/|parallel_local_communicator_test|*SumsFollowTheTree*
+sum from left to right|parallel/tree_sum.h|s/while (2 \* power < count) power \*= 2;/power = count - 1;/|parallel_tree_sum_test|TreeSumTest.NumberOfRanksChangesNoBit
+one slot instead of two|parallel/shared_transport.cc|s/calls_ % 2/calls_ * 0/|parallel_local_communicator_test|*CollectivesFollowEachOtherClosely*
+no wait for the peers|parallel/shared_transport.cc|s/step < size(); ++step/step < 1; ++step/|parallel_local_communicator_test|*AllReduceSumIsExact*
+BF16 rounded down|parallel/reduce.cc|s/word + 0x7fffu + ((word >> 16) \& 1u)/word/|parallel_reduce_test|ReduceTest.BFloat16RoundsAsItsConversion
+backward not the dual|parallel/layout.cc|s/{Dual(transition.to), Dual(transition.from)}/transition/|parallel_layout_test|*BackwardOfATransitionIsTheDualTransition*
+subgroup ignores the key|parallel/communicator.cc|s/a.key < b.key/false/|parallel_local_communicator_test|*SubgroupsTalkAmongThemselves*
+traffic of a lone rank counted|parallel/communicator.cc|s/if (size() == 1) return;//|parallel_local_communicator_test|*TrafficIsCountedByPurpose*
+highest failing rank speaks|parallel/agreement.cc|s/mine.ok() ? 0 : group.size() - group.rank()/mine.ok() ? 0 : 1/|parallel_agreement_test|AgreementTest.NobodyFailsAlone
+watchdog sleeps|parallel/watchdog.cc|s/if (waited < timeout_) continue;/if (waited < absl::Hours(1)) continue;/|parallel_watchdog_test|WatchdogDeathTest.*
+watchdog takes many calls for one|parallel/watchdog.cc|s/ || begun_ != seen//|parallel_watchdog_test|WatchdogTest.CollectivesThatEndAreLeftAlone
+replicas not compared|parallel/replicas.cc|s/hashes\[peer\] != common/false/|parallel_replicas_test|ReplicasDeathTest.*
+uneven slices overlap|parallel/shard_spec.cc|s/rank \* each + std::min<int64_t>(rank, longer)/rank * each/|parallel_shard_spec_test|ShardSpecTest.SlicesTileTheWhole
+mesh axes swapped|parallel/mesh.cc|s/rank \/ config.tensor, rank/rank % config.tensor, rank/|parallel_mesh_test|MeshTest.TensorRanksAreNeighbours
+END
+echo "$survivors mutations survived"
+exit $((survivors > 0))
