@@ -119,8 +119,9 @@ DType FromProto(proto::Model::DType dtype) {
   return dtype == proto::Model::F32 ? DType::kF32 : DType::kBF16;
 }
 
-Overlong FromProto(proto::Data::Overlong overlong) {
-  return overlong == proto::Data::REFUSE ? Overlong::kRefuse : Overlong::kCut;
+LongRecords FromProto(proto::Data::Overlong overlong) {
+  return overlong == proto::Data::REFUSE ? LongRecords::kRefuse
+                                         : LongRecords::kCut;
 }
 
 Schedule FromProto(proto::Train::Schedule schedule) {

@@ -43,7 +43,7 @@ struct DataOptions {
   bool pack = true;
   bool shuffle = true;
   bool append_eos = true;
-  Overlong overlong = Overlong::kCut;
+  LongRecords overlong = LongRecords::kCut;
   friend bool operator==(const DataOptions&, const DataOptions&) = default;
 };
 

@@ -88,45 +88,51 @@ absl::StatusOr<AdapterSource> OpenAdapterSource(const AdapterOptions& options) {
 
 struct RunData {
   Dataset train;
+  DataOrder order;
   std::optional<Dataset> valid;
 };
 
-absl::StatusOr<RunData> LoadData(const RunConfig& config,
-                                 const Tokenizer& tokenizer) {
-  const DatasetOptions options = {.append_eos = config.data.append_eos,
-                                  .max_tokens = config.data.sequence_length,
-                                  .overlong = config.data.overlong};
-  RunData data;
-  LORICA_ASSIGN_OR_RETURN(data.train,
-                          LoadDataset(config.data.train, tokenizer, options));
+absl::StatusOr<RunData> LoadData(const RunConfig& config) {
+  LORICA_ASSIGN_OR_RETURN(const Tokenizer tokenizer,
+                          LoadTokenizer(config.model.path));
+  const DatasetOptions options = {
+      .end_mark = config.data.append_eos ? EndMark::kAppendEos : EndMark::kOmit,
+      .max_tokens = config.data.sequence_length,
+      .long_records = config.data.overlong};
+  LORICA_ASSIGN_OR_RETURN(Dataset train,
+                          ReadDataset(config.data.train, tokenizer, options));
+  LORICA_ASSIGN_OR_RETURN(
+      DataOrder order,
+      MakeDataOrder(train,
+                    {.row_tokens = config.data.sequence_length,
+                     .packing = config.data.pack ? Packing::kSeveralPerRow
+                                                 : Packing::kOnePerRow,
+                     .shuffling = config.data.shuffle ? Shuffling::kEachEpoch
+                                                      : Shuffling::kFileOrder,
+                     .seed = static_cast<uint64_t>(config.train.seed)}));
+  RunData data = {.train = std::move(train), .order = std::move(order)};
   if (!config.data.valid.empty()) {
     LORICA_ASSIGN_OR_RETURN(data.valid,
-                            LoadDataset(config.data.valid, tokenizer, options));
+                            ReadDataset(config.data.valid, tokenizer, options));
+    if (data.valid->num_without_target == std::ssize(data.valid->records)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          config.data.valid, ": no record has a token to predict within ",
+          config.data.sequence_length, " tokens (data.sequence_length)"));
+    }
   }
   return data;
 }
 
 std::string DatasetLine(const std::string& path, const Dataset& data) {
   std::string line = absl::StrCat(path, ": ", data.records.size(), " records");
-  if (data.cut > 0) absl::StrAppend(&line, ", ", data.cut, " cut");
-  if (data.untrained > 0) {
-    absl::StrAppend(&line, ", ", data.untrained, " without a token to train");
+  if (data.num_cut > 0) {
+    absl::StrAppend(&line, ", ", data.num_cut, " cut to the row's length");
+  }
+  if (data.num_without_target > 0) {
+    absl::StrAppend(&line, ", ", data.num_without_target,
+                    " without a token to predict");
   }
   return line;
-}
-
-RowOrder OrderOf(const RunConfig& config, const Dataset& data) {
-  std::vector<int64_t> lengths;
-  for (const Record& record : data.records) {
-    lengths.push_back(std::ssize(record.tokens));
-  }
-  return RowOrder(
-      std::move(lengths),
-      {.row_tokens = config.data.sequence_length,
-       .packing = config.data.pack ? Packing::kPacked : Packing::kRecordPerRow,
-       .order =
-           config.data.shuffle ? RecordOrder::kShuffled : RecordOrder::kFile,
-       .seed = static_cast<uint64_t>(config.train.seed)});
 }
 
 // A run once everything is open: what happens around the steps. Rank 0 alone
@@ -206,16 +212,13 @@ void Run::Describe() {
 
 absl::Status Run::Train() {
   Describe();
-  RowOrder order = OrderOf(config_, data_.train);
-  const absl::Span<const Record> records = data_.train.records;
   Trainer trainer(
       config_, session_, gpt_, adapter_,
       [&](int64_t first, int64_t count) {
-        return MakeBatch(records, &order, config_.data.sequence_length, first,
-                         count);
+        return MakeBatch(data_.train, first, count, &data_.order);
       },
       [&](int64_t first, int64_t count) {
-        return CountTargets(records, &order, first, count);
+        return NumTargets(data_.train, first, count, &data_.order);
       });
   return trainer.Run(
       {.on_step = [&](const StepMetrics& metrics) { return OnStep(metrics); },
@@ -248,7 +251,7 @@ absl::Status Run::Save(int64_t step) {
 absl::Status Run::Validate(int64_t step) {
   if (!data_.valid.has_value()) return absl::OkStatus();
   const auto start = std::chrono::steady_clock::now();
-  const TokenBatch batch = MakeBatch(data_.valid->records);
+  const TokenBatch batch = BatchOf(*data_.valid);
   const std::vector<double> losses =
       TokenLosses(batch, gpt_, adapter_, session_);
   if (!session_.leads()) return absl::OkStatus();
@@ -284,12 +287,7 @@ absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   if (!source->peft.has_value()) {
     adapter->Initialize(static_cast<uint64_t>(config.train.seed));
   }
-  const auto load_data = [&]() -> absl::StatusOr<RunData> {
-    LORICA_ASSIGN_OR_RETURN(const Tokenizer tokenizer,
-                            LoadTokenizer(config.model.path));
-    return LoadData(config, tokenizer);
-  };
-  absl::StatusOr<RunData> data = load_data();
+  absl::StatusOr<RunData> data = LoadData(config);
   LORICA_RETURN_IF_ERROR(Agree(data.status(), world));
   const std::unique_ptr<Gpt> gpt = LoadGpt(base, config.model.dtype, session);
   Run run(config, session, *gpt, adapter.get(), source->lora, *std::move(data));

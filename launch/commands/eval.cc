@@ -91,16 +91,16 @@ absl::Status RunEval(const Arguments& arguments, const MpiEnvironment& mpi) {
   LORICA_ASSIGN_OR_RETURN(
       const Dataset data,
       AgreeOn(
-          LoadDataset(arguments.Text("data"), model.tokenizer,
+          ReadDataset(arguments.Text("data"), model.tokenizer,
                       {.max_tokens = model.base.source.config().max_positions,
-                       .overlong = Overlong::kRefuse}),
+                       .long_records = LongRecords::kRefuse}),
           session.mesh().world()));
   LORICA_ASSIGN_OR_RETURN(std::optional<AtomicFile> out,
                           CreateOut(arguments.Text("out"), session));
 
   const std::unique_ptr<Gpt> gpt = LoadGpt(model.base, model.dtype, session);
   const auto start = std::chrono::steady_clock::now();
-  const TokenBatch batch = MakeBatch(data.records);
+  const TokenBatch batch = BatchOf(data);
   const std::vector<RecordLoss> records = LossesOfRecords(
       batch, TokenLosses(batch, *gpt, model.adapter.get(), session));
   const std::chrono::duration<double> seconds =

@@ -1,12 +1,17 @@
 #include "model/text/dataset.h"
 
 #include <algorithm>
-#include <fstream>
-#include <numeric>
+#include <memory>
+#include <optional>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "model/text/bpe/unicode.h"
+#include "model/text/chat_template.h"
 #include "runtime/files/json.h"
 #include "runtime/files/mapped_file.h"
 #include "runtime/status_macros.h"
@@ -14,137 +19,248 @@
 namespace lorica {
 namespace {
 
-// The string of a key, where the record has it.
-absl::StatusOr<std::string> StringOf(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || !found->is_string()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", key, "\" is missing or not a string"));
-  }
-  return found->get<std::string>();
+void Append(const std::vector<int32_t>& tokens, uint8_t is_target,
+            Record* record) {
+  record->tokens.insert(record->tokens.end(), tokens.begin(), tokens.end());
+  record->is_target.resize(record->tokens.size(), is_target);
 }
 
+// Lines to records, one after another.
 class Encoder {
  public:
   Encoder(const Tokenizer& tokenizer, const DatasetOptions& options)
       : tokenizer_(tokenizer), options_(options) {}
 
-  absl::StatusOr<Record> Encode(const Json& object) const {
-    if (!object.is_object()) {
-      return absl::InvalidArgumentError("a record is a JSON object");
-    }
-    if (object.contains("text")) return Text(object);
-    if (object.contains("prompt")) return Completion(object);
-    return absl::InvalidArgumentError(
-        "a record has \"text\", or \"prompt\" and \"completion\"");
-  }
+  absl::StatusOr<Record> Encode(absl::string_view line,
+                                const std::string& place);
 
  private:
-  absl::StatusOr<Record> Text(const Json& object) const {
-    LORICA_ASSIGN_OR_RETURN(const std::string text, StringOf(object, "text"));
-    Record record;
-    LORICA_RETURN_IF_ERROR(Append(text, SpecialTokens::kInclude, 1, &record));
-    if (!record.trained.empty()) record.trained[0] = 0;
-    AppendEos(&record);
-    return record;
-  }
-
-  absl::StatusOr<Record> Completion(const Json& object) const {
-    LORICA_ASSIGN_OR_RETURN(const std::string prompt,
-                            StringOf(object, "prompt"));
-    LORICA_ASSIGN_OR_RETURN(const std::string completion,
-                            StringOf(object, "completion"));
-    Record record;
-    LORICA_RETURN_IF_ERROR(Append(prompt, SpecialTokens::kInclude, 0, &record));
-    LORICA_RETURN_IF_ERROR(
-        Append(completion, SpecialTokens::kOmit, 1, &record));
-    if (!record.trained.empty()) record.trained[0] = 0;
-    AppendEos(&record);
-    return record;
-  }
-
-  absl::Status Append(const std::string& text, SpecialTokens special,
-                      uint8_t trained, Record* record) const {
-    LORICA_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                            tokenizer_.Encode(text, special));
-    record->tokens.insert(record->tokens.end(), ids.begin(), ids.end());
-    record->trained.resize(record->tokens.size(), trained);
-    return absl::OkStatus();
-  }
-
-  void AppendEos(Record* record) const {
-    if (!options_.append_eos || !tokenizer_.eos().has_value()) return;
-    record->trained.push_back(record->tokens.empty() ? 0 : 1);
-    record->tokens.push_back(*tokenizer_.eos());
-  }
+  absl::Status AddText(const JsonFields& fields, Record* record);
+  absl::Status AddCompletion(const JsonFields& fields, Record* record);
+  absl::Status AddMessages(const JsonFields& fields, absl::string_view line,
+                           Record* record);
+  absl::Status AddEndMark(Record* record);
+  void MarkTurn(const ByteRange& turn, const Encoding& encoding,
+                absl::string_view text, Record* record);
 
   const Tokenizer& tokenizer_;
   const DatasetOptions& options_;
+  std::optional<ChatTemplate> chat_template_;  // Made for the first messages.
 };
 
-// Cuts a record that is too long, or refuses it.
-absl::Status Fit(const DatasetOptions& options, Record* record,
-                 Dataset* dataset) {
-  const auto tokens = static_cast<int64_t>(record->tokens.size());
-  if (tokens <= options.max_tokens) return absl::OkStatus();
-  if (options.overlong == Overlong::kRefuse) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the record has ", tokens, " tokens and data.sequence_length is ",
-        options.max_tokens, "; raise it, or set data.overlong to CUT"));
+absl::StatusOr<Record> Encoder::Encode(absl::string_view line,
+                                       const std::string& place) {
+  LORICA_RETURN_IF_ERROR(CheckUtf8(line));
+  absl::StatusOr<Json> parsed = ParseJson(line, place);
+  if (!parsed.ok()) {
+    // A record is line 1 of itself.
+    return absl::InvalidArgumentError(absl::StrReplaceAll(
+        parsed.status().message(),
+        {{absl::StrCat(place, ":1:"), absl::StrCat(place, ": column ")}}));
   }
-  record->tokens.resize(static_cast<size_t>(options.max_tokens));
-  record->trained.resize(static_cast<size_t>(options.max_tokens));
-  ++dataset->cut;
+  const Json json = *std::move(parsed);
+  LORICA_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, place));
+  const bool text = fields.Has("text");
+  const bool completion = fields.Has("prompt") || fields.Has("completion");
+  const bool messages = fields.Has("messages");
+  if (text + completion + messages != 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        place,
+        ": a record has either text, or prompt and completion, or "
+        "messages; this one has ",
+        text + completion + messages == 0 ? "none of them"
+                                          : "more than one of them"));
+  }
+  Record record;
+  LORICA_RETURN_IF_ERROR(text         ? AddText(fields, &record)
+                         : completion ? AddCompletion(fields, &record)
+                                      : AddMessages(fields, line, &record));
+  if (!record.is_target.empty()) {
+    record.is_target[0] = 0;
+  }
+  return record;
+}
+
+absl::Status Encoder::AddEndMark(Record* record) {
+  if (!tokenizer_.eos().has_value()) {
+    return absl::FailedPreconditionError(
+        "the tokenizer names no eos token to end a record with; records of "
+        "text need none if data.append_eos is false");
+  }
+  // Some tokenizers have put it there themselves.
+  if (record->tokens.empty() || record->tokens.back() != *tokenizer_.eos()) {
+    Append({*tokenizer_.eos()}, 1, record);
+  }
   return absl::OkStatus();
 }
 
+absl::Status Encoder::AddText(const JsonFields& fields, Record* record) {
+  std::string text;
+  LORICA_RETURN_IF_ERROR(fields.Require("text", &text));
+  LORICA_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
+                          tokenizer_.Encode(text, SpecialTokens::kInclude));
+  Append(tokens, 1, record);
+  return options_.end_mark == EndMark::kOmit ? absl::OkStatus()
+                                             : AddEndMark(record);
+}
+
+absl::Status Encoder::AddCompletion(const JsonFields& fields, Record* record) {
+  std::string prompt;
+  std::string completion;
+  LORICA_RETURN_IF_ERROR(fields.Require("prompt", &prompt));
+  LORICA_RETURN_IF_ERROR(fields.Require("completion", &completion));
+  LORICA_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt_tokens,
+                          tokenizer_.Encode(prompt, SpecialTokens::kInclude));
+  LORICA_ASSIGN_OR_RETURN(const std::vector<int32_t> completion_tokens,
+                          tokenizer_.Encode(completion, SpecialTokens::kOmit));
+  Append(prompt_tokens, 0, record);
+  Append(completion_tokens, 1, record);
+  return AddEndMark(record);
+}
+
+// Whether structures nest more than `levels` deep. Templates walk them
+// recursively.
+bool NestsBeyond(const Json& value, int levels) {
+  return value.is_structured() &&
+         (levels == 0 ||
+          std::any_of(value.begin(), value.end(), [&](const Json& item) {
+            return NestsBeyond(item, levels - 1);
+          }));
+}
+
+absl::Status CheckMessages(const Json& messages, const JsonFields& fields) {
+  if (!messages.is_array() || messages.empty()) {
+    return fields.Refuse("messages", "a list of messages is needed");
+  }
+  constexpr int kMaxLevels = 50;
+  if (NestsBeyond(messages, kMaxLevels)) {
+    return fields.Refuse("messages", "it nests more than 50 levels deep");
+  }
+  for (size_t i = 0; i < messages.size(); ++i) {
+    LORICA_ASSIGN_OR_RETURN(
+        const JsonFields message,
+        JsonFields::Of(messages[i], absl::StrCat("messages[", i, "]")));
+    std::string text;
+    LORICA_RETURN_IF_ERROR(message.Require("role", &text));
+    // A turn of tool calls has no content.
+    LORICA_RETURN_IF_ERROR(message.Has("tool_calls")
+                               ? message.Read("content", &text)
+                               : message.Require("content", &text));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Encoder::AddMessages(const JsonFields& fields,
+                                  absl::string_view line, Record* record) {
+  LORICA_RETURN_IF_ERROR(CheckMessages(*fields.Find("messages"), fields));
+  if (!chat_template_.has_value()) {
+    LORICA_ASSIGN_OR_RETURN(chat_template_, ChatTemplate::Create(tokenizer_));
+  }
+  // Parsed again, since templates see the order of keys.
+  const Messages record_json = Messages::parse(line.begin(), line.end());
+  LORICA_ASSIGN_OR_RETURN(const ChatTemplate::Conversation conversation,
+                          chat_template_->RenderTurns(record_json["messages"]));
+  LORICA_ASSIGN_OR_RETURN(
+      const Encoding encoding,
+      tokenizer_.EncodeWithRanges(conversation.text, SpecialTokens::kOmit));
+  Append(encoding.ids, 0, record);
+  for (const ByteRange& turn : conversation.assistant) {
+    MarkTurn(turn, encoding, conversation.text, record);
+  }
+  return absl::OkStatus();
+}
+
+void Encoder::MarkTurn(const ByteRange& turn, const Encoding& encoding,
+                       absl::string_view text, Record* record) {
+  size_t end = turn.end;
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    const ByteRange& range = encoding.ranges[i];
+    const bool inside = range.begin >= turn.begin && range.end <= turn.end;
+    if (inside && tokenizer_.IsSpecial(encoding.ids[i]) &&
+        absl::StripAsciiWhitespace(text.substr(range.end, turn.end - range.end))
+            .empty()) {
+      end = range.end;
+      break;
+    }
+  }
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    const ByteRange& range = encoding.ranges[i];
+    if (range.begin < end && range.end > turn.begin) {
+      record->is_target[i] = 1;
+    }
+  }
+}
+
+absl::Status Fit(const DatasetOptions& options, const std::string& place,
+                 Record* record, Dataset* dataset) {
+  const int64_t size = record->num_tokens();
+  if (options.max_tokens == 0 || size <= options.max_tokens) {
+    return absl::OkStatus();
+  }
+  if (options.long_records == LongRecords::kRefuse) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        place, ": the record has ", size,
+        " tokens, more than data.sequence_length, ", options.max_tokens));
+  }
+  record->tokens.resize(options.max_tokens);
+  record->is_target.resize(options.max_tokens);
+  ++dataset->num_cut;
+  return absl::OkStatus();
+}
+
+// The status with the place in front, unless the message has it already.
 absl::Status At(const std::string& place, const absl::Status& status) {
-  return absl::Status(status.code(),
-                      absl::StrCat(place, ": ", status.message()));
+  return absl::StartsWith(status.message(), place)
+             ? status
+             : absl::Status(status.code(),
+                            absl::StrCat(place, ": ", status.message()));
 }
 
 }  // namespace
 
-absl::StatusOr<Dataset> LoadDataset(const std::string& path,
-                                    const Tokenizer& tokenizer,
-                                    const DatasetOptions& options) {
-  LORICA_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
-  absl::string_view rest = file->bytes();
-  const Encoder encoder(tokenizer, options);
+int64_t Record::NumTargets() const {
+  return std::count(is_target.begin(), is_target.end(), 1);
+}
+
+absl::StatusOr<Dataset> ParseDataset(absl::string_view lines,
+                                     const std::string& name,
+                                     const Tokenizer& tokenizer,
+                                     const DatasetOptions& options) {
   Dataset dataset;
-  int64_t trained = 0;
-  for (int64_t number = 1; !rest.empty(); ++number) {
-    const size_t end = std::min(rest.find('\n'), rest.size());
-    const absl::string_view line =
-        absl::StripAsciiWhitespace(rest.substr(0, end));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    if (line.empty()) continue;
-    const std::string place = absl::StrCat(path, ": line ", number);
-    LORICA_ASSIGN_OR_RETURN(const Json json, ParseJson(line, place));
-    absl::StatusOr<Record> record = encoder.Encode(json);
-    if (!record.ok()) return At(place, record.status());
-    if (record->tokens.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(place, ": the record has no tokens"));
+  Encoder encoder(tokenizer, options);
+  int64_t number = 0;
+  while (!lines.empty()) {
+    const size_t end = lines.find('\n');
+    const absl::string_view line = lines.substr(0, end);
+    lines.remove_prefix(end == absl::string_view::npos ? lines.size()
+                                                       : end + 1);
+    ++number;
+    if (absl::StripAsciiWhitespace(line).empty()) {
+      continue;
     }
-    const absl::Status fit = Fit(options, &*record, &dataset);
-    if (!fit.ok()) return At(place, fit);
-    const int64_t targets = std::accumulate(record->trained.begin(),
-                                            record->trained.end(), int64_t{0});
-    dataset.untrained += targets == 0 ? 1 : 0;
-    trained += targets;
+    const std::string place = absl::StrCat(name, ":", number);
+    absl::StatusOr<Record> record = encoder.Encode(line, place);
+    if (!record.ok()) {
+      return At(place, record.status());
+    }
+    record->line = number;
+    LORICA_RETURN_IF_ERROR(Fit(options, place, &*record, &dataset));
+    dataset.num_without_target += record->NumTargets() == 0 ? 1 : 0;
     dataset.records.push_back(*std::move(record));
   }
   if (dataset.records.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": there are no records in it"));
-  }
-  if (trained == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": no record has a token to train on within ",
-                     options.max_tokens, " tokens"));
+        absl::StrCat(name, " holds no record: a JSON object a line is needed"));
   }
   return dataset;
+}
+
+absl::StatusOr<Dataset> ReadDataset(const std::string& path,
+                                    const Tokenizer& tokenizer,
+                                    const DatasetOptions& options) {
+  LORICA_ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> file,
+                          MappedFile::Open(path));
+  return ParseDataset(file->bytes(), path, tokenizer, options);
 }
 
 }  // namespace lorica

@@ -1,60 +1,40 @@
-// Which records make which row, and rows as tokens to run.
+// Rows of records as the token batches a model runs on.
 #ifndef LORICA_MODEL_TEXT_PACKING_H_
 #define LORICA_MODEL_TEXT_PACKING_H_
 
 #include <cstdint>
-#include <vector>
 
-#include "absl/types/span.h"
+#include "absl/status/statusor.h"
+#include "model/text/data_order.h"
 #include "model/text/dataset.h"
 #include "model/token_batch.h"
 
 namespace lorica {
 
-enum class Packing : uint8_t { kRecordPerRow, kPacked };
-enum class RecordOrder : uint8_t { kFile, kShuffled };
+// The order of a data set's records, those without a target left out; fails if
+// that leaves none. No record has more tokens than a row: the data set was read
+// with max_tokens = row_tokens.
+absl::StatusOr<DataOrder> MakeDataOrder(const Dataset& dataset,
+                                        const DataOrderOptions& options);
 
-struct OrderOptions {
-  int64_t row_tokens = 512;  // At most, in a row.
-  Packing packing = Packing::kPacked;
-  RecordOrder order = RecordOrder::kShuffled;
-  uint64_t seed = 1;  // Of the shuffle.
-};
+// Appends a record that starts at token `first_index` of the global batch: all
+// its tokens, each with the token after it as target where that is one. The
+// last token of a record has none; it is kept, so that a row's tokens are those
+// other trainers count.
+void AppendRecord(const Record& record, int64_t first_index, TokenBatch* batch);
 
-// The endless sequence of rows: epoch after epoch, each with every record once.
-// A function of the records' lengths and the options alone: whoever asks, and
-// in whatever order, row r is the same. Packed rows take records in order until
-// the next one does not fit; rows are never padded, so what is left open costs
-// nothing. The last row of an epoch may be short.
-class RowOrder {
- public:
-  // `lengths` of the records, each from 1 to row_tokens.
-  RowOrder(std::vector<int64_t> lengths, const OrderOptions& options);
+// The rows [first_row, first_row + num_rows) one after another. row_index is
+// row * row_tokens + place in the row, a number no other token of the run has,
+// whoever computes the row.
+TokenBatch MakeBatch(const Dataset& dataset, int64_t first_row,
+                     int64_t num_rows, DataOrder* order);
 
-  // The records of row `row`, valid until the next call. Cheap within an epoch.
-  absl::Span<const int32_t> Row(int64_t row);
+// All records in their order, for evaluation.
+TokenBatch BatchOf(const Dataset& dataset);
 
- private:
-  void BeginEpoch(size_t epoch);
-
-  std::vector<int64_t> lengths_;
-  OrderOptions options_;
-  // The first row of each epoch met so far and of the one behind them.
-  std::vector<int64_t> first_rows_ = {0};
-  size_t epoch_ = 0;  // The one below.
-  std::vector<int32_t> order_;
-  std::vector<int64_t> row_begin_;  // In order_, with the end behind the last.
-};
-
-// Rows first .. first + count - 1 as one batch. A token's row_index is
-// row * row_tokens + its offset.
-TokenBatch MakeBatch(absl::Span<const Record> records, RowOrder* order,
-                     int64_t row_tokens, int64_t first, int64_t count);
-// All records in file order, for evaluation.
-TokenBatch MakeBatch(absl::Span<const Record> records);
-// Targets of rows first .. first + count - 1, without making the batch.
-int64_t CountTargets(absl::Span<const Record> records, RowOrder* order,
-                     int64_t first, int64_t count);
+// MakeBatch(...).num_targets, without the batch.
+int64_t NumTargets(const Dataset& dataset, int64_t first_row, int64_t num_rows,
+                   DataOrder* order);
 
 }  // namespace lorica
 

@@ -21,6 +21,7 @@ struct AddedToken {
   bool rstrip = false;       // Likewise behind it.
   bool normalized = false;   // Sought in the normalized text.
   bool special = false;      // Left out of decoded text on request.
+  bool in_model = false;     // Merges may give it, too.
 };
 
 enum class Normalizer : uint8_t { kNone, kNfc };

@@ -233,6 +233,7 @@ absl::Status Parser::ParseAddedTokens() {
     return absl::InvalidArgumentError(
         absl::StrCat(place_, ": added_tokens is not a list"));
   }
+  const auto num_model_ids = static_cast<int64_t>(data_.tokens.size());
   for (const Json& item : *list) {
     LORICA_ASSIGN_OR_RETURN(const JsonFields fields,
                             JsonFields::Of(item, In("added_tokens")));
@@ -249,6 +250,8 @@ absl::Status Parser::ParseAddedTokens() {
     if (token.content.empty()) {
       return fields.Refuse("content", "an added token needs a text");
     }
+    token.in_model =
+        id >= 0 && id < num_model_ids && data_.tokens[id] == token.content;
     LORICA_RETURN_IF_ERROR(PutToken(id, token.content));
     token.id = static_cast<int32_t>(id);
     data_.added_tokens.push_back(std::move(token));

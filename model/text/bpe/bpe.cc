@@ -45,6 +45,11 @@ absl::StatusOr<Bpe> Bpe::Create(const TokenizerData& data) {
                                                      it->second, " and ", id));
     }
   }
+  for (const AddedToken& added : data.added_tokens) {
+    if (!added.in_model) {
+      bpe.ids_.erase(added.content);
+    }
+  }
   LORICA_RETURN_IF_ERROR(bpe.AddMerges(data));
   return bpe;
 }

@@ -18,7 +18,7 @@ namespace lorica {
 class Bpe {
  public:
   // Fails on tokens that occur twice and on merges of or into something that
-  // is no token. Added tokens are part of the vocabulary.
+  // is no token of the model.
   static absl::StatusOr<Bpe> Create(const TokenizerData& data);
 
   // Appends the ids of a word, valid UTF-8. Remembers short words: not for

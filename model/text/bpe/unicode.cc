@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "runtime/check.h"
 
 namespace lorica {
@@ -169,7 +170,9 @@ bool IsWord(char32_t c) {
 }
 
 std::string ToUpper(absl::string_view text) {
-  return MapEach(text, utf8proc_toupper);
+  // The one common character whose upper case is two.
+  return MapEach(absl::StrReplaceAll(text, {{"\u00df", "SS"}}),
+                 utf8proc_toupper);
 }
 
 std::string ToLower(absl::string_view text) {

@@ -37,7 +37,7 @@ bool IsNumeric(char32_t c);
 // a mark, a decimal digit, connector punctuation or a join control.
 bool IsWord(char32_t c);
 
-// Character by character, so sharp s stays what it is.
+// By Unicode's simple mappings; sharp s becomes SS.
 std::string ToUpper(absl::string_view text);
 std::string ToLower(absl::string_view text);
 

@@ -1,7 +1,6 @@
 // Token ids and texts as the tokenizers package gives them: tests/golden/.
-#include <cstdlib>
 #include <filesystem>
-#include <ostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,27 +8,11 @@
 #include "model/text/tokenizer.h"
 #include "model/text/tokenizer_directory.h"
 #include "model/text/tokenizer_gguf.h"
-#include "model/text/tokenizer_json.h"
 #include "runtime/files/gguf.h"
-#include "runtime/files/json.h"
+#include "tests/support/golden_text.h"
 
 namespace lorica {
 namespace {
-
-const std::string kGolden = "tests/golden/";
-
-Json ReadGolden(const std::string& name) {
-  absl::StatusOr<Json> json = ReadJsonFile(kGolden + name);
-  EXPECT_TRUE(json.ok()) << json.status();
-  return json.value_or(Json::array());
-}
-
-Tokenizer MakeTokenizer(absl::StatusOr<TokenizerData> data) {
-  EXPECT_TRUE(data.ok()) << data.status();
-  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Create(*std::move(data));
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
-  return *std::move(tokenizer);
-}
 
 void ExpectCases(const Tokenizer& tokenizer, const Json& cases) {
   EXPECT_GT(cases.size(), 50u);
@@ -47,10 +30,9 @@ void ExpectCases(const Tokenizer& tokenizer, const Json& cases) {
 class TinyTokenizerTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(TinyTokenizerTest, GivesTheIdsOfTheReference) {
-  const std::string name = std::string("tokenizers/") + GetParam();
-  const Json json = ReadGolden(name + ".json");
-  const Tokenizer tokenizer = MakeTokenizer(ParseTokenizerJson(json, name));
-  ExpectCases(tokenizer, ReadGolden(name + "_expected.json"));
+  const std::string name = GetParam();
+  ExpectCases(MakeTokenizer(GoldenTokenizerData(name)),
+              ReadGolden("tokenizers/" + name + "_expected.json"));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, TinyTokenizerTest,
@@ -59,10 +41,10 @@ INSTANTIATE_TEST_SUITE_P(All, TinyTokenizerTest,
                            return std::string(tested.param);
                          });
 
-TEST(TokenizerTest, DirectoryAndGgufOfOneModelAgree) {
+TEST(TokenizerGoldenTest, DirectoryAndGgufOfOneModelAgree) {
   const Tokenizer directory =
-      MakeTokenizer(ReadTokenizerDirectory(kGolden + "tiny_text/model"));
-  const auto file = GgufFile::Open(kGolden + "tiny_text/model.gguf");
+      MakeTokenizer(ReadTokenizerDirectory("tests/golden/tiny_text/model"));
+  const auto file = GgufFile::Open("tests/golden/tiny_text/model.gguf");
   ASSERT_TRUE(file.ok()) << file.status();
   const Tokenizer gguf = MakeTokenizer(TokenizerFromGguf(*file));
   const Json cases = ReadGolden("tokenizers/smollm_expected.json");
@@ -79,9 +61,7 @@ TEST(TokenizerTest, DirectoryAndGgufOfOneModelAgree) {
 class SmolLm2Test : public testing::Test {
  protected:
   void SetUp() override {
-    const char* variable = std::getenv("LORICA_MODEL");
-    const std::string path =
-        variable != nullptr ? variable : "models/SmolLM2-135M-Instruct.gguf";
+    const std::string path = SmolLm2Path();
     if (!std::filesystem::exists(path)) {
       GTEST_SKIP() << path << " is not there; launch/fetch_model.sh gets it";
     }
