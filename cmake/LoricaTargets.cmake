@@ -24,6 +24,9 @@ function(lorica_floor name)
   target_link_libraries(lorica_${name} PUBLIC lorica_options ${ARG_DEPENDS})
 endfunction()
 
+# What the thread sanitizer needs built: the tests labelled `threads`.
+add_custom_target(thread_tests)
+
 # lorica_test(path/name_test.cc [LABELS ...] [LIBS ...]): one binary per test
 # file, named after its path, so that a crash names the file.
 function(lorica_test source)
@@ -42,6 +45,9 @@ function(lorica_test source)
                         GTest::gtest_main GTest::gmock ${ARG_LIBS})
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
+  endif()
+  if("threads" IN_LIST ARG_LABELS)
+    add_dependencies(thread_tests ${target})
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
