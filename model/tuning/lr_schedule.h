@@ -16,8 +16,8 @@ struct LrConfig {
 };
 
 // Of step 1 .. steps: peak * step / warmup_steps while warming up, then
-// constant, or falling along half a cosine from the peak at the first step after
-// the warm-up to nearly zero at the last.
+// constant, or falling along half a cosine from the peak at the first step
+// after the warm-up to nearly zero at the last.
 double LearningRate(const LrConfig& config, int64_t step);
 
 }  // namespace lorica

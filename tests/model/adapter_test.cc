@@ -1,0 +1,133 @@
+#include "model/adapter.h"
+
+#include <cmath>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/device.h"
+#include "tests/support/run_ranks.h"
+
+namespace lorica {
+namespace {
+
+GptConfig SixHeads() {
+  GptConfig config = {.vocab_size = 50,
+                      .hidden_size = 24,
+                      .num_layers = 2,
+                      .num_heads = 6,
+                      .num_kv_heads = 3,
+                      .head_dim = 8,
+                      .intermediate_size = 40,
+                      .max_positions = 16};
+  config.rope.inv_freq.resize(4);
+  return config;
+}
+
+std::unique_ptr<Adapter> Make(Device* device, const LoraConfig& lora, int rank,
+                              int ranks) {
+  const GptConfig config = SixHeads();
+  const ModelSplit split = *SplitModel(config, ranks);
+  return std::make_unique<Adapter>(device, DType::kF32, config.num_layers,
+                                   *ResolveTargets(config, split, lora),
+                                   lora.dropout, rank);
+}
+
+// Values by (module, kind, row, column) of the whole factor.
+using Cells = std::map<std::pair<std::string, int>,
+                       std::map<std::pair<int64_t, int64_t>, float>>;
+
+void Collect(const Adapter& adapter, Cells* cells) {
+  for (const Factor& factor : adapter.factors()) {
+    const std::vector<float> values = adapter.GetValue(factor);
+    auto& whole = (*cells)[{factor.module, static_cast<int>(factor.kind)}];
+    size_t i = 0;
+    for (int64_t r = factor.slice.rows.begin; r < factor.slice.rows.end; ++r) {
+      for (int64_t c = factor.slice.cols.begin; c < factor.slice.cols.end;
+           ++c) {
+        const auto [cell, fresh] = whole.try_emplace({r, c}, values[i]);
+        EXPECT_EQ(cell->second, values[i]) << factor.module;
+        ++i;
+      }
+    }
+  }
+}
+
+TEST(AdapterTest, InitialValuesAreTheSameOnEveryMesh) {
+  const LoraConfig lora = {.rank = 3, .targets = {"all-linear"}};
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  Cells whole;
+  const auto one = Make(device.get(), lora, 0, 1);
+  one->Initialize(7);
+  Collect(*one, &whole);
+  for (const int ranks : {2, 3, 5}) {
+    Cells parts;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const auto part = Make(device.get(), lora, rank, ranks);
+      part->Initialize(7);
+      Collect(*part, &parts);
+    }
+    EXPECT_EQ(parts, whole) << ranks;
+  }
+}
+
+TEST(AdapterTest, AIsUniformWithinPeftsBoundAndBIsZero) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const auto adapter =
+      Make(device.get(), {.rank = 8, .targets = {"down_proj"}}, 0, 1);
+  adapter->Initialize(1);
+  for (const Factor& factor : adapter->factors()) {
+    const std::vector<float> values = adapter->GetValue(factor);
+    if (factor.kind == Factor::Kind::kB) {
+      for (const float v : values) EXPECT_EQ(v, 0.0f);
+      continue;
+    }
+    const double bound = 1.0 / std::sqrt(40.0);
+    double squares = 0.0;
+    for (const float v : values) {
+      EXPECT_LE(std::abs(v), bound);
+      squares += v * v;
+    }
+    // The variance of a uniform draw is bound^2 / 3, that of its square's mean
+    // over n draws 4 bound^4 / (45 n): five standard deviations.
+    const double n = static_cast<double>(values.size());
+    EXPECT_NEAR(squares / n, bound * bound / 3.0,
+                5.0 * bound * bound * std::sqrt(4.0 / 45.0 / n));
+  }
+}
+
+TEST(AdapterTest, FactorsOfOneInputAreStackedForOneProduct) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const auto adapter =
+      Make(device.get(), {.rank = 3, .targets = {"q_proj", "v_proj"}}, 0, 1);
+  const LinearAdapter& qkv = adapter->attention(1).qkv;
+  EXPECT_EQ(qkv.a.shape(), (Shape{6, 24}));
+  EXPECT_TRUE(qkv.parts[0].b.present());
+  EXPECT_FALSE(qkv.parts[1].b.present());
+  EXPECT_EQ(qkv.parts[2].first_rank, 3);
+  EXPECT_FALSE(adapter->attention(1).o.present());
+  EXPECT_EQ(adapter->lowest_layer(), 0);
+  EXPECT_EQ(adapter->total_parameters(),
+            2 * (3 * 24 + 48 * 3 + 3 * 24 + 24 * 3));
+}
+
+TEST(AdapterTest, TheComputeCopyOfBCarriesTheScale) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const auto adapter =
+      Make(device.get(),
+           {.rank = 2, .alpha = 5, .targets = {"0.mlp.down_proj"}}, 0, 1);
+  for (const Factor& factor : adapter->factors()) {
+    adapter->SetValue(
+        factor, std::vector<float>(static_cast<size_t>(factor.elements), 2.0f));
+  }
+  adapter->Refresh();
+  const LinearAdapter& down = adapter->mlp(0).down;
+  EXPECT_EQ(down.a.ToHost<float>()[0], 2.0f);
+  EXPECT_EQ(down.parts[0].b.ToHost<float>()[0], 5.0f);
+}
+
+}  // namespace
+}  // namespace lorica

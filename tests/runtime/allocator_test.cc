@@ -1,0 +1,76 @@
+#include "runtime/allocator.h"
+
+#include <cstddef>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "runtime/tensor.h"
+
+namespace lorica {
+namespace {
+
+TEST(AllocatorTest, EqualRequestsInEqualOrderGetEqualAddresses) {
+  const auto device = OpenCpuDevice({});
+  const auto step = [&] {
+    std::vector<void*> addresses;
+    std::vector<Tensor> live;
+    for (const int64_t rows : {100, 7, 3000, 1, 64}) {
+      live.push_back(Tensor::Empty(device.get(), {rows, 33}, DType::kF32));
+      addresses.push_back(live.back().data());
+      if (live.size() == 3) live.erase(live.begin());
+    }
+    return addresses;
+  };
+  step();
+  EXPECT_EQ(step(), step());
+}
+
+TEST(AllocatorTest, BlocksInUseDoNotOverlap) {
+  const auto device = OpenCpuDevice({});
+  std::vector<Tensor> live;
+  std::vector<Tensor> dropped;
+  for (int64_t i = 1; i < 200; ++i) {
+    Tensor t = Tensor::Empty(device.get(), {i * 37 % 91 + 1, i}, DType::kF32);
+    (i % 3 == 0 ? dropped : live).push_back(t);
+    if (i % 20 == 0) dropped.clear();
+  }
+  std::set<std::pair<char*, char*>> spans;
+  for (const Tensor& t : live) {
+    char* begin = static_cast<char*>(t.data());
+    spans.insert({begin, begin + t.elements() * 4});
+  }
+  const char* end = nullptr;
+  for (const auto& [first, last] : spans) {
+    EXPECT_LE(end, first);
+    end = last;
+  }
+}
+
+TEST(AllocatorTest, CountsWhatIsHandedOutAndItsPeak) {
+  const auto device = OpenCpuDevice({});
+  const Allocator& allocator = device->allocator();
+  {
+    const Tensor a = Tensor::Empty(device.get(), {1024}, DType::kF32);
+    const Tensor b = Tensor::Empty(device.get(), {256}, DType::kF32);
+    EXPECT_EQ(allocator.bytes_in_use(), 5120u);
+  }
+  EXPECT_EQ(allocator.bytes_in_use(), 0u);
+  EXPECT_EQ(allocator.peak_bytes(), 5120u);
+  device->allocator().ResetPeak();
+  EXPECT_EQ(allocator.peak_bytes(), 0u);
+}
+
+TEST(AllocatorTest, FreedNeighboursServeALargerRequest) {
+  const auto device = OpenCpuDevice({});
+  Tensor a = Tensor::Empty(device.get(), {1 << 18}, DType::kF32);
+  Tensor b = Tensor::Empty(device.get(), {1 << 18}, DType::kF32);
+  void* first = a.data();
+  a = {};
+  b = {};
+  EXPECT_EQ(Tensor::Empty(device.get(), {1 << 19}, DType::kF32).data(), first);
+}
+
+}  // namespace
+}  // namespace lorica
