@@ -9,9 +9,9 @@
 namespace lorica {
 
 // Whatever can fail on one rank (a file, memory, a device) is agreed on before
-// anybody goes on: returns the status of the lowest rank that failed, its
-// message led by "rank N: ", on every rank; OK if none did. In a group of one
-// `mine` as it is.
+// anybody goes on: returns the status of the lowest rank that failed on every
+// rank; OK if none did. Its message is led by "rank N: " unless all ranks
+// failed.
 absl::Status Agree(const absl::Status& mine, Communicator& group);
 
 // The same for a result: `mine` if every rank has one.

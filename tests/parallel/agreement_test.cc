@@ -9,7 +9,7 @@ namespace lorica {
 namespace {
 
 TEST(AgreementTest, NobodyFailsAlone) {
-  for (const int ranks : {2, 3, 5}) {
+  for (const int ranks : {3, 4, 5}) {
     RunRanks(ranks, [](std::unique_ptr<Communicator> world) {
       EXPECT_EQ(Agree(absl::OkStatus(), *world), absl::OkStatus());
       // The two last ranks fail, each in its own way.
@@ -23,6 +23,24 @@ TEST(AgreementTest, NobodyFailsAlone) {
                                                  ": file ", first_failing)));
     });
   }
+}
+
+TEST(AgreementTest, AFailureOfAllNamesNoRank) {
+  RunRanks(3, [](std::unique_ptr<Communicator> world) {
+    const absl::Status mine =
+        absl::NotFoundError(absl::StrCat("file ", world->rank()));
+    EXPECT_EQ(Agree(mine, *world), absl::NotFoundError("file 0"));
+  });
+}
+
+TEST(AgreementTest, AResultIsGivenWhereAllHaveOne) {
+  RunRanks(3, [](std::unique_ptr<Communicator> world) {
+    absl::StatusOr<int> mine = world->rank();
+    EXPECT_EQ(*AgreeOn(mine, *world), world->rank());
+    if (world->rank() == 1) mine = absl::NotFoundError("file");
+    EXPECT_EQ(AgreeOn(mine, *world).status(),
+              absl::NotFoundError("rank 1: file"));
+  });
 }
 
 TEST(AgreementTest, RanksAreNamedAsInTheWorld) {
