@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "launch/base_model.h"
 #include "launch/checkpoint.h"
+#include "launch/field_error.h"
 #include "launch/metrics.h"
 #include "launch/progress.h"
 #include "launch/tensorboard.h"
@@ -72,7 +73,9 @@ absl::Status CheckAgainst(const AdapterOptions& options,
 absl::StatusOr<AdapterSource> OpenAdapterSource(const AdapterOptions& options) {
   AdapterSource source;
   if (!options.init_from.empty()) {
-    LORICA_ASSIGN_OR_RETURN(source.peft, ReadPeftAdapter(options.init_from));
+    LORICA_ASSIGN_OR_RETURN(
+        source.peft,
+        Of("adapter.init_from", ReadPeftAdapter(options.init_from)));
     LORICA_RETURN_IF_ERROR(CheckAgainst(options, source.peft->lora));
     source.lora = source.peft->lora;
   } else {
@@ -94,26 +97,29 @@ struct RunData {
 
 absl::StatusOr<RunData> LoadData(const RunConfig& config) {
   LORICA_ASSIGN_OR_RETURN(const Tokenizer tokenizer,
-                          LoadTokenizer(config.model.path));
+                          Of("model.path", LoadTokenizer(config.model.path)));
   const DatasetOptions options = {
       .end_mark = config.data.append_eos ? EndMark::kAppendEos : EndMark::kOmit,
       .max_tokens = config.data.sequence_length,
       .long_records = config.data.overlong};
-  LORICA_ASSIGN_OR_RETURN(Dataset train,
-                          ReadDataset(config.data.train, tokenizer, options));
+  LORICA_ASSIGN_OR_RETURN(
+      Dataset train,
+      Of("data.train", ReadDataset(config.data.train, tokenizer, options)));
   LORICA_ASSIGN_OR_RETURN(
       DataOrder order,
-      MakeDataOrder(train,
-                    {.row_tokens = config.data.sequence_length,
+      Of("data.train",
+         MakeDataOrder(
+             train, {.row_tokens = config.data.sequence_length,
                      .packing = config.data.pack ? Packing::kSeveralPerRow
                                                  : Packing::kOnePerRow,
                      .shuffling = config.data.shuffle ? Shuffling::kEachEpoch
                                                       : Shuffling::kFileOrder,
-                     .seed = static_cast<uint64_t>(config.train.seed)}));
+                     .seed = static_cast<uint64_t>(config.train.seed)})));
   RunData data = {.train = std::move(train), .order = std::move(order)};
   if (!config.data.valid.empty()) {
-    LORICA_ASSIGN_OR_RETURN(data.valid,
-                            ReadDataset(config.data.valid, tokenizer, options));
+    LORICA_ASSIGN_OR_RETURN(
+        data.valid,
+        Of("data.valid", ReadDataset(config.data.valid, tokenizer, options)));
     if (data.valid->num_without_target == std::ssize(data.valid->records)) {
       return absl::InvalidArgumentError(absl::StrCat(
           config.data.valid, ": no record has a token to predict within ",
@@ -183,8 +189,9 @@ absl::Status Run::OpenFiles(const std::string& config_text) {
                                     config_.checkpoint.keep, save_bytes));
   LORICA_RETURN_IF_ERROR(
       WriteFileAtomically(store_->PathOf("run.textproto"), config_text));
-  LORICA_ASSIGN_OR_RETURN(metrics_,
-                          MetricsWriter::Create(config_.report.metrics));
+  LORICA_ASSIGN_OR_RETURN(
+      metrics_,
+      Of("report.metrics", MetricsWriter::Create(config_.report.metrics)));
   LORICA_ASSIGN_OR_RETURN(events_,
                           EventWriter::Create(config_.checkpoint.directory));
   progress_.emplace(stdout, ScreenOf(stdout, stderr), config_.train.steps,
@@ -274,8 +281,9 @@ absl::Status Run::Validate(int64_t step) {
 absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   const RunConfig& config = loaded.run;
   Communicator& world = session.mesh().world();
-  LORICA_ASSIGN_OR_RETURN(const BaseModel base,
-                          OpenBaseModel(config.model.path, session));
+  LORICA_ASSIGN_OR_RETURN(
+      const BaseModel base,
+      Of("model.path", OpenBaseModel(config.model.path, session)));
   absl::StatusOr<AdapterSource> source = OpenAdapterSource(config.adapter);
   LORICA_RETURN_IF_ERROR(Agree(source.status(), world));
   LORICA_ASSIGN_OR_RETURN(

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/inference.h"
+#include "launch/field_error.h"
 #include "launch/trainer.h"
 #include "model/text/dataset.h"
 #include "model/text/packing.h"
@@ -55,7 +56,7 @@ absl::StatusOr<std::optional<AtomicFile>> CreateOut(const std::string& path,
   std::optional<AtomicFile> file;
   absl::Status status;
   if (!path.empty() && session.leads()) {
-    absl::StatusOr<AtomicFile> created = AtomicFile::Create(path);
+    absl::StatusOr<AtomicFile> created = Of("--out", AtomicFile::Create(path));
     status = created.status();
     if (created.ok()) file.emplace(*std::move(created));
   }
@@ -90,11 +91,12 @@ absl::Status RunEval(const Arguments& arguments, const MpiEnvironment& mpi) {
   const Session& session = *model.session;
   LORICA_ASSIGN_OR_RETURN(
       const Dataset data,
-      AgreeOn(
-          ReadDataset(arguments.Text("data"), model.tokenizer,
-                      {.max_tokens = model.base.source.config().max_positions,
-                       .long_records = LongRecords::kRefuse}),
-          session.mesh().world()));
+      AgreeOn(Of("--data",
+                 ReadDataset(
+                     arguments.Text("data"), model.tokenizer,
+                     {.max_tokens = model.base.source.config().max_positions,
+                      .long_records = LongRecords::kRefuse})),
+              session.mesh().world()));
   LORICA_ASSIGN_OR_RETURN(std::optional<AtomicFile> out,
                           CreateOut(arguments.Text("out"), session));
 

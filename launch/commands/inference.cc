@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "launch/field_error.h"
 #include "model/peft_adapter.h"
 #include "model/text/load_tokenizer.h"
 #include "parallel/agreement.h"
@@ -22,9 +23,9 @@ absl::StatusOr<std::unique_ptr<Adapter>> OpenAdapter(
     const std::string& directory, const BaseModel& base, DType dtype,
     const Session& session) {
   if (directory.empty()) return nullptr;
-  LORICA_ASSIGN_OR_RETURN(
-      const PeftAdapter peft,
-      AgreeOn(ReadPeftAdapter(directory), session.mesh().world()));
+  LORICA_ASSIGN_OR_RETURN(const PeftAdapter peft,
+                          AgreeOn(Of("--adapter", ReadPeftAdapter(directory)),
+                                  session.mesh().world()));
   return LoadAdapter(base, peft, directory, dtype, session);
 }
 
@@ -52,10 +53,11 @@ absl::StatusOr<Inference> OpenInference(const Arguments& arguments,
       arguments.Text("dtype") == "f32" ? DType::kF32 : DType::kBF16;
   LORICA_ASSIGN_OR_RETURN(std::unique_ptr<Session> session,
                           OpenTensorSession(mpi));
-  LORICA_ASSIGN_OR_RETURN(BaseModel base, OpenBaseModel(path, *session));
+  LORICA_ASSIGN_OR_RETURN(BaseModel base,
+                          Of("--model", OpenBaseModel(path, *session)));
   LORICA_ASSIGN_OR_RETURN(
       Tokenizer tokenizer,
-      AgreeOn(LoadTokenizer(path), session->mesh().world()));
+      AgreeOn(Of("--model", LoadTokenizer(path)), session->mesh().world()));
   LORICA_ASSIGN_OR_RETURN(
       std::unique_ptr<Adapter> adapter,
       OpenAdapter(arguments.Text("adapter"), base, dtype, *session));

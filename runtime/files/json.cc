@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/files/mapped_file.h"
 #include "runtime/status_macros.h"
@@ -17,15 +18,34 @@ namespace {
 
 // "file:line:column" of the last of the first `read` bytes of `text`.
 std::string PlaceOf(absl::string_view text, absl::string_view file,
-                    size_t read) {
+                    int64_t first_line, size_t read) {
   const absl::string_view before =
       text.substr(0, std::min(read == 0 ? 0 : read - 1, text.size()));
-  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const auto line = first_line + std::count(before.begin(), before.end(), '\n');
   const size_t newline = before.rfind('\n');
   const size_t column = newline == absl::string_view::npos
                             ? before.size() + 1
                             : before.size() - newline;
   return absl::StrCat(file, ":", line, ":", column);
+}
+
+// Where the library gives no place: "file:line" of a text of one line.
+std::string LineOf(absl::string_view text, absl::string_view file,
+                   int64_t first_line) {
+  return absl::StrContains(text, '\n') ? std::string(file)
+                                       : absl::StrCat(file, ":", first_line);
+}
+
+// What is wrong, without the library's name for it and its own idea of the
+// place. It quotes the file, at any length.
+absl::string_view ReasonOf(const Json::parse_error& error) {
+  constexpr size_t kReasonLimit = 200;
+  const absl::string_view what = error.what();
+  const size_t column = what.find(", column ");
+  const size_t end =
+      column == absl::string_view::npos ? column : what.find(": ", column);
+  return what.substr(end == absl::string_view::npos ? 0 : end + 2,
+                     kReasonLimit);
 }
 
 // The keys of the objects being parsed, innermost last.
@@ -65,7 +85,8 @@ std::string Excerpt(const Json& value) {
 
 }  // namespace
 
-absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view file) {
+absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view file,
+                               int64_t first_line) {
   KeyWatch keys;
   try {
     Json value =
@@ -76,19 +97,18 @@ absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view file) {
                     });
     if (keys.repeated()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(file, ": the key ", Json(*keys.repeated()).dump(),
-                       " is there twice"));
+          absl::StrCat(LineOf(text, file, first_line), ": the key ",
+                       Json(*keys.repeated()).dump(), " is there twice"));
     }
     return value;
   } catch (const Json::parse_error& error) {
-    // The reason quotes the file, at any length.
-    constexpr size_t kReasonLimit = 200;
     return absl::InvalidArgumentError(
-        absl::StrCat(PlaceOf(text, file, error.byte), ": not valid JSON: ",
-                     absl::string_view(error.what()).substr(0, kReasonLimit)));
+        absl::StrCat(PlaceOf(text, file, first_line, error.byte),
+                     ": not valid JSON: ", ReasonOf(error)));
   } catch (const Json::out_of_range& error) {
     return absl::InvalidArgumentError(
-        absl::StrCat(file, ": a number out of range: ", error.what()));
+        absl::StrCat(LineOf(text, file, first_line),
+                     ": a number out of range: ", error.what()));
   }
 }
 

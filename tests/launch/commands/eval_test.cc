@@ -95,7 +95,7 @@ TEST(EvalCommandTest, ARecordBeyondTheModelsPositionsIsRefused) {
       RunLorica({"eval", "--model", std::string(kTiny) + "model", "--data",
                  directory / "long.jsonl", "--out", directory / "out.jsonl"});
   EXPECT_EQ(outcome.exit_code, 2);
-  EXPECT_THAT(outcome.err, HasSubstr("long.jsonl: line 2: "));
+  EXPECT_THAT(outcome.err, HasSubstr("long.jsonl:2: "));
   EXPECT_FALSE(std::filesystem::exists(directory / "out.jsonl"));
 }
 

@@ -29,6 +29,15 @@ TEST(JsonTest, ErrorsNameFileLineAndColumn) {
   EXPECT_THAT(ErrorOf("[1e999]"), HasSubstr("out of range"));
 }
 
+TEST(JsonTest, ErrorsOfALineNameItsNumber) {
+  const auto error = [](absl::string_view text) {
+    return std::string(ParseJson(text, "f.jsonl", 7).status().message());
+  };
+  EXPECT_EQ(error("{\"a\" 2}").find("f.jsonl:7:6: not valid JSON: "), 0u);
+  EXPECT_THAT(error(R"({"a": 1, "a": 2})"), StartsWith("f.jsonl:7: the key"));
+  EXPECT_THAT(error("[1e999]"), StartsWith("f.jsonl:7: a number"));
+}
+
 TEST(JsonTest, RefusesAKeyThatIsThereTwiceInOneObject) {
   EXPECT_THAT(ErrorOf(R"({"a": {"x": 1}, "b": {"x": 1, "y": 2, "x": 3}})"),
               HasSubstr("\"x\" is there twice"));

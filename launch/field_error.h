@@ -1,0 +1,23 @@
+// Errors that begin with the config field or the flag at fault.
+#ifndef LORICA_LAUNCH_FIELD_ERROR_H_
+#define LORICA_LAUNCH_FIELD_ERROR_H_
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace lorica {
+
+// `result`, an error of which is about the value of `field`: "data.train" or
+// "--data".
+template <typename T>
+absl::StatusOr<T> Of(absl::string_view field, absl::StatusOr<T> result) {
+  if (result.ok()) return result;
+  return absl::Status(result.status().code(),
+                      absl::StrCat(field, ": ", result.status().message()));
+}
+
+}  // namespace lorica
+
+#endif  // LORICA_LAUNCH_FIELD_ERROR_H_
