@@ -49,6 +49,17 @@ TEST(RopeTest, FrequenciesAreTheBitsOfTransformers) {
   EXPECT_GE(compared, 3);
 }
 
+// Each of transformers' divisions of a number by a tensor rounds twice. In this
+// frequency it shows.
+TEST(RopeTest, BlendsWithTransformersRounding) {
+  const RopeScaling scaling{.type = RopeScaling::Type::kLlama3,
+                            .factor = 8.0,
+                            .low_freq_factor = 1.0,
+                            .high_freq_factor = 4.0,
+                            .original_max_positions = 64.0};
+  EXPECT_EQ(MakeRope(10000.0, 32, scaling).inv_freq[3], 0.06430987268686295f);
+}
+
 TEST(RopeTest, DivisorsDivideEachFrequency) {
   RopeConfig rope = MakeRope(10000.0, 4, {});
   DivideFrequencies({1.0f, 8.0f}, &rope);

@@ -63,6 +63,8 @@ class WeightSourceTest : public ::testing::Test {
                 source->Load(param.name, slice, dtype, device.get());
             EXPECT_TRUE(tensor.dense());
             EXPECT_EQ(tensor.dtype(), dtype);
+            EXPECT_EQ(
+                reinterpret_cast<uintptr_t>(tensor.data()) % SizeOf(dtype), 0u);
             EXPECT_EQ(tensor.ToFloats(),
                       SliceValues(weights.at(param.name), slice))
                 << param.name << " " << rank << " of " << ranks;
