@@ -52,7 +52,7 @@ subgroup ignores the key|parallel/communicator.cc|s/a.key < b.key/false/|paralle
 traffic of a lone rank counted|parallel/communicator.cc|s/if (size() == 1) return;//|parallel_local_communicator_test|*TrafficIsCountedByPurpose*
 highest failing rank speaks|parallel/agreement.cc|s/mine.ok() ? 0 : group.size() - group.rank()/mine.ok() ? 0 : 1/|parallel_agreement_test|AgreementTest.NobodyFailsAlone
 watchdog sleeps|parallel/watchdog.cc|s/if (waited < timeout_) continue;/if (waited < absl::Hours(1)) continue;/|parallel_watchdog_test|WatchdogDeathTest.*
-watchdog takes many calls for one|parallel/watchdog.cc|s/ || begun_ != seen//|parallel_watchdog_test|WatchdogTest.CollectivesThatEndAreLeftAlone
+watchdog takes many calls for one|parallel/watchdog.cc|s/ .. begun_ != seen//|parallel_watchdog_test|WatchdogTest.CollectivesThatEndAreLeftAlone
 replicas not compared|parallel/replicas.cc|s/hashes\[peer\] != common/false/|parallel_replicas_test|ReplicasDeathTest.*
 uneven slices overlap|parallel/shard_spec.cc|s/rank \* each + std::min<int64_t>(rank, longer)/rank * each/|parallel_shard_spec_test|ShardSpecTest.SlicesTileTheWhole
 mesh axes swapped|parallel/mesh.cc|s/rank \/ config.tensor, rank/rank % config.tensor, rank/|parallel_mesh_test|MeshTest.TensorRanksAreNeighbours
