@@ -41,14 +41,14 @@ absl::StatusOr<BaseModel> OpenBaseModel(const std::string& path,
 }
 
 std::unique_ptr<Gpt> LoadGpt(const BaseModel& base, DType dtype,
-                             const Session& session) {
+                             const ModelPlan& plan, const Session& session) {
   const auto load = [&](const ParamSpec& spec, const Slice& slice) {
     return base.source.Load(spec.name, slice,
                             spec.storage == Storage::kF32 ? DType::kF32 : dtype,
                             session.device());
   };
-  return std::make_unique<Gpt>(base.source.config(), base.split,
-                               kTensorParallel, &session.mesh().tensor(), load);
+  return std::make_unique<Gpt>(base.source.config(), base.split, plan,
+                               &session.mesh().tensor(), load);
 }
 
 absl::StatusOr<std::unique_ptr<Adapter>> MakeAdapter(const BaseModel& base,

@@ -29,7 +29,7 @@ absl::StatusOr<BaseModel> OpenBaseModel(const std::string& path,
 
 // Reads this rank's slices.
 std::unique_ptr<Gpt> LoadGpt(const BaseModel& base, DType dtype,
-                             const Session& session);
+                             const ModelPlan& plan, const Session& session);
 
 // An empty adapter for the modules that `lora` names. Errors: see
 // ResolveTargets.

@@ -30,17 +30,29 @@ absl::Status CheckDevice(DeviceKind device) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<Session>> Session::Over(
+    std::unique_ptr<Communicator> world, const Placement& placement,
+    const MeshConfig& mesh, const CpuOptions& cpu) {
+  auto session = std::unique_ptr<Session>(new Session());
+  session->placement_ = placement;
+  session->threads_ = cpu.threads;
+  session->device_ = OpenCpuDevice(cpu);
+  LORICA_ASSIGN_OR_RETURN(session->mesh_, Mesh::Create(mesh, std::move(world)));
+  return session;
+}
+
 absl::StatusOr<std::unique_ptr<Session>> Session::Open(
     const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
     int threads) {
-  auto session = std::unique_ptr<Session>(new Session(mpi));
-  session->watchdog_ = std::make_unique<Watchdog>(kCollectiveTimeout);
+  auto watchdog = std::make_unique<Watchdog>(kCollectiveTimeout);
   std::unique_ptr<Communicator> world = mpi.World();
-  world->SetWatchdog(session->watchdog_.get());
+  world->SetWatchdog(watchdog.get());
   LORICA_RETURN_IF_ERROR(Agree(CheckDevice(device), *world));
-  session->threads_ = ThreadsOf(threads, mpi.placement());
-  session->device_ = OpenCpuDevice({.threads = session->threads_});
-  LORICA_ASSIGN_OR_RETURN(session->mesh_, Mesh::Create(mesh, std::move(world)));
+  LORICA_ASSIGN_OR_RETURN(
+      std::unique_ptr<Session> session,
+      Over(std::move(world), mpi.placement(), mesh,
+           {.threads = ThreadsOf(threads, mpi.placement())}));
+  session->watchdog_ = std::move(watchdog);
   return session;
 }
 

@@ -19,23 +19,28 @@ namespace lorica {
 class Session {
  public:
   // Errors: a mesh that does not match the number of ranks, a device this build
-  // cannot drive. `mpi` must outlive the session.
+  // cannot drive. `mpi` must outlive the session. threads = 0: the host's
+  // cores over its ranks.
   static absl::StatusOr<std::unique_ptr<Session>> Open(
       const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
       int threads);
+  // Of ranks that exist already, such as the threads of a test; unwatched.
+  static absl::StatusOr<std::unique_ptr<Session>> Over(
+      std::unique_ptr<Communicator> world, const Placement& placement,
+      const MeshConfig& mesh, const CpuOptions& cpu);
   ~Session();
 
   Device* device() const { return device_.get(); }
   const Mesh& mesh() const { return *mesh_; }
-  const Placement& placement() const { return mpi_.placement(); }
+  const Placement& placement() const { return placement_; }
   int threads() const { return threads_; }
   // Whether this rank speaks for all.
   bool leads() const { return mesh_->world().rank() == 0; }
 
  private:
-  explicit Session(const MpiEnvironment& mpi) : mpi_(mpi) {}
+  Session() = default;
 
-  const MpiEnvironment& mpi_;
+  Placement placement_;
   std::unique_ptr<Watchdog> watchdog_;
   std::unique_ptr<Device> device_;
   std::optional<Mesh> mesh_;

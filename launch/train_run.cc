@@ -297,7 +297,10 @@ absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   }
   absl::StatusOr<RunData> data = LoadData(config);
   LORICA_RETURN_IF_ERROR(Agree(data.status(), world));
-  const std::unique_ptr<Gpt> gpt = LoadGpt(base, config.model.dtype, session);
+  const std::unique_ptr<Gpt> gpt =
+      LoadGpt(base, config.model.dtype,
+              config.mesh.tensor_sequence ? kSequenceParallel : kTensorParallel,
+              session);
   Run run(config, session, *gpt, adapter.get(), source->lora, *std::move(data));
   LORICA_RETURN_IF_ERROR(run.Open(loaded.text));
   return run.Train();

@@ -128,7 +128,7 @@ double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale) {
   double loss = 0.0;
   for (const RecordRange& records : CutIntoPasses(batch, kPassTokens)) {
     const Pass pass =
-        MakeTrainingPass(session_.device(), batch, records, Selection::kTargets,
+        MakeTrainingPass(session_.device(), batch, records, gpt_.selection(),
                          static_cast<uint64_t>(config_.train.seed));
     loss += Sum(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_));
   }
@@ -160,8 +160,8 @@ std::vector<double> TokenLosses(const TokenBatch& batch, const Gpt& gpt,
       continue;
     }
     std::vector<int64_t> place;
-    const Pass pass = MakePass(session.device(), batch, passes[i],
-                               Selection::kTargets, &place);
+    const Pass pass =
+        MakePass(session.device(), batch, passes[i], gpt.selection(), &place);
     const std::vector<double> rows = gpt.Evaluate(pass, adapter);
     for (size_t row = 0; row < rows.size(); ++row) {
       if (place[row] >= 0) losses[static_cast<size_t>(place[row])] = rows[row];

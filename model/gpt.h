@@ -34,6 +34,11 @@ class Gpt {
   Gpt& operator=(const Gpt&) = delete;
 
   const GptConfig& config() const { return config_; }
+  // The rows that a pass for this model may select.
+  Selection selection() const {
+    return plan_.row.output.to == Layout::kSharded ? Selection::kAll
+                                                   : Selection::kTargets;
+  }
 
   // The loss of each of the pass's rows (0 where its target is negative). Adds
   // grad_scale times the gradient of their sum to the adapter's gradients.

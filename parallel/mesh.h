@@ -12,6 +12,9 @@ namespace lorica {
 struct MeshConfig {
   int data = 1;
   int tensor = 1;
+  // Whether tensor ranks also split what lies between the linear layers, by
+  // tokens (Megatron's sequence parallelism). Changes no group.
+  bool tensor_sequence = false;
   friend bool operator==(const MeshConfig&, const MeshConfig&) = default;
 };
 
