@@ -107,7 +107,7 @@ absl::StatusOr<RunData> LoadData(const RunConfig& config) {
       Of("data.train", ReadDataset(config.data.train, tokenizer, options)));
   LORICA_ASSIGN_OR_RETURN(
       DataOrder order,
-      Of("data.train",
+      Of(absl::StrCat("data.train ", config.data.train),
          MakeDataOrder(
              train, {.row_tokens = config.data.sequence_length,
                      .packing = config.data.pack ? Packing::kSeveralPerRow

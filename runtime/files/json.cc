@@ -8,7 +8,6 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/files/mapped_file.h"
 #include "runtime/status_macros.h"
@@ -18,10 +17,10 @@ namespace {
 
 // "file:line:column" of the last of the first `read` bytes of `text`.
 std::string PlaceOf(absl::string_view text, absl::string_view file,
-                    int64_t first_line, size_t read) {
+                    size_t read) {
   const absl::string_view before =
       text.substr(0, std::min(read == 0 ? 0 : read - 1, text.size()));
-  const auto line = first_line + std::count(before.begin(), before.end(), '\n');
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
   const size_t newline = before.rfind('\n');
   const size_t column = newline == absl::string_view::npos
                             ? before.size() + 1
@@ -29,14 +28,7 @@ std::string PlaceOf(absl::string_view text, absl::string_view file,
   return absl::StrCat(file, ":", line, ":", column);
 }
 
-// Where the library gives no place: "file:line" of a text of one line.
-std::string LineOf(absl::string_view text, absl::string_view file,
-                   int64_t first_line) {
-  return absl::StrContains(text, '\n') ? std::string(file)
-                                       : absl::StrCat(file, ":", first_line);
-}
-
-// What is wrong, without the library's name for it and its own idea of the
+// What is wrong, without the library's name for it and its own words for the
 // place. It quotes the file, at any length.
 absl::string_view ReasonOf(const Json::parse_error& error) {
   constexpr size_t kReasonLimit = 200;
@@ -85,8 +77,7 @@ std::string Excerpt(const Json& value) {
 
 }  // namespace
 
-absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view file,
-                               int64_t first_line) {
+absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view file) {
   KeyWatch keys;
   try {
     Json value =
@@ -97,18 +88,17 @@ absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view file,
                     });
     if (keys.repeated()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(LineOf(text, file, first_line), ": the key ",
-                       Json(*keys.repeated()).dump(), " is there twice"));
+          absl::StrCat(file, ": the key ", Json(*keys.repeated()).dump(),
+                       " is there twice"));
     }
     return value;
   } catch (const Json::parse_error& error) {
     return absl::InvalidArgumentError(
-        absl::StrCat(PlaceOf(text, file, first_line, error.byte),
+        absl::StrCat(PlaceOf(text, file, error.byte),
                      ": not valid JSON: ", ReasonOf(error)));
   } catch (const Json::out_of_range& error) {
     return absl::InvalidArgumentError(
-        absl::StrCat(LineOf(text, file, first_line),
-                     ": a number out of range: ", error.what()));
+        absl::StrCat(file, ": a number out of range: ", error.what()));
   }
 }
 

@@ -16,9 +16,8 @@ namespace lorica {
 using Json = nlohmann::json;
 
 // `text` must be one value in UTF-8 whose objects have no key twice. An error
-// gives `file`, line and column; `first_line` is that of the text in the file.
-absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view file,
-                               int64_t first_line = 1);
+// gives `file`, line and column.
+absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view file);
 
 absl::StatusOr<Json> ReadJsonFile(const std::string& path);
 
