@@ -4,6 +4,8 @@
 #include "launch/commands/commands.h"
 #include "launch/commands/inference.h"
 #include "launch/decoding.h"
+#include "launch/field_error.h"
+#include "model/text/chat_template.h"
 #include "parallel/agreement.h"
 #include "runtime/status_macros.h"
 
@@ -30,11 +32,28 @@ absl::Status CheckFlags(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
+// The prompt as a user's turn of a conversation that the assistant goes on
+// with.
+absl::StatusOr<std::string> RenderChat(const std::string& prompt,
+                                       const Tokenizer& tokenizer) {
+  LORICA_ASSIGN_OR_RETURN(const ChatTemplate chat,
+                          ChatTemplate::Create(tokenizer));
+  return chat.Render(Messages{{{"role", "user"}, {"content", prompt}}},
+                     GenerationPrompt::kInclude);
+}
+
 absl::StatusOr<std::vector<int32_t>> EncodePrompt(const Arguments& arguments,
                                                   const Inference& model) {
-  LORICA_ASSIGN_OR_RETURN(std::vector<int32_t> ids,
-                          model.tokenizer.Encode(arguments.Text("prompt"),
-                                                 SpecialTokens::kInclude));
+  std::string text = arguments.Text("prompt");
+  SpecialTokens special = SpecialTokens::kInclude;
+  if (arguments.Switch("chat")) {
+    LORICA_ASSIGN_OR_RETURN(text,
+                            Of("--chat", RenderChat(text, model.tokenizer)));
+    special = SpecialTokens::kOmit;  // The template writes its own.
+  }
+  LORICA_ASSIGN_OR_RETURN(
+      std::vector<int32_t> ids,
+      Of("--prompt", model.tokenizer.Encode(text, special)));
   const int64_t positions = model.base.source.config().max_positions;
   const int64_t tokens = static_cast<int64_t>(ids.size());
   if (tokens == 0) {
@@ -99,7 +118,10 @@ Command GenerateCommand() {
         .value_name = "N",
         .kind = FlagKind::kWhole,
         .default_value = "1",
-        .help = "of the draws"}});
+        .help = "of the draws"},
+       {.name = "chat",
+        .kind = FlagKind::kSwitch,
+        .help = "the prompt is a user's turn, in the model's chat template"}});
   return {.name = "generate",
           .summary = "continues a prompt with a model and an adapter",
           .details = kDetails,

@@ -64,6 +64,18 @@ TEST(GenerateTest, ASeedDrawsTheSameTextAgain) {
   EXPECT_NE(draw("2"), text);
 }
 
+TEST(GenerateTest, ChatPutsThePromptInTheModelsTemplate) {
+  const auto generate = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"--model", std::string(kTiny) + "model",
+                             "--max_tokens", "12"});
+    return Generate(more);
+  };
+  EXPECT_EQ(generate({"--prompt", "Hello!", "--chat"}),
+            generate({"--prompt",
+                      "<|im_start|>user\nHello!<|im_end|>\n"
+                      "<|im_start|>assistant\n"}));
+}
+
 TEST(GenerateTest, TheLastPositionEndsTheText) {
   std::string prompt;
   for (int i = 0; i < 255; ++i) prompt += " 0";
