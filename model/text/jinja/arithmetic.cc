@@ -17,6 +17,7 @@ namespace lorica::jinja {
 namespace {
 
 constexpr size_t kMaxText = 64 << 20;
+constexpr size_t kMaxElements = 1 << 20;
 
 std::string NameOf(const Value& value) {
   return IsUndefined(value) ? "an undefined value" : value.type_name();
@@ -141,6 +142,9 @@ absl::StatusOr<Value> Arithmetic(absl::string_view op, const Value& left,
     return Concatenate(left, right);
   }
   if (op == "+" && left.is_array() && right.is_array()) {
+    if (left.size() + right.size() > kMaxElements) {
+      return absl::InvalidArgumentError("a list without measure");
+    }
     Value both = left;
     both.insert(both.end(), right.begin(), right.end());
     return both;

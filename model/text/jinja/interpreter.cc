@@ -12,8 +12,10 @@ namespace lorica::jinja {
 namespace {
 
 // Far beyond any conversation; templates are as untrusted as weights.
-constexpr int64_t kMaxSteps = 20'000'000;
+constexpr int64_t kMaxSteps = 1'000'000;
+constexpr int64_t kLoopSteps = 10;  // What a turn of a loop costs.
 constexpr size_t kMaxOutput = 256 << 20;
+constexpr char kEndless[] = "the template does not come to an end";
 
 }  // namespace
 
@@ -57,7 +59,7 @@ Interpreter::Flow Interpreter::Execute(
 
 Interpreter::Flow Interpreter::ExecuteOne(const Statement& statement) {
   if (++steps_ > kMaxSteps || out_.size() > kMaxOutput) {
-    Fail(statement.position, "the template does not come to an end");
+    Fail(statement.position, kEndless);
     return Flow::kBreak;
   }
   switch (statement.kind) {
@@ -162,7 +164,14 @@ std::vector<Value> Interpreter::LoopElements(const Statement& statement) {
 Interpreter::Flow Interpreter::ExecuteFor(const Statement& statement) {
   const std::vector<Value> elements = LoopElements(statement);
   const size_t size = elements.size();
-  for (size_t i = 0; i < size && status_.ok(); ++i) {
+  for (size_t i = 0; i < size; ++i) {
+    steps_ += kLoopSteps;
+    if (steps_ > kMaxSteps) {
+      Fail(statement.position, kEndless);
+    }
+    if (!status_.ok()) {
+      break;
+    }
     scopes_.emplace_back();
     Assign(statement, elements[i]);
     Value& loop = scopes_.back()["loop"];
@@ -194,7 +203,7 @@ Value Interpreter::ValueOf(const Expr& expr) {
 const Value& Interpreter::Evaluate(const Expr& expr, Value* scratch) {
   *scratch = Undefined();
   if (++steps_ > kMaxSteps) {
-    Fail(expr.position, "the template does not come to an end");
+    Fail(expr.position, kEndless);
   }
   if (!status_.ok()) {
     return *scratch;

@@ -40,8 +40,8 @@ TEST(JinjaTest, ControlsWhiteSpaceAsTransformersDoes) {
 TEST(JinjaTest, EvaluatesAsPython) {
   EXPECT_EQ(Render("{{ 'a' ~ 1 ~ 2.5 ~ true ~ none ~ x }}"), "a12.5TrueNone");
   EXPECT_EQ(Render("{{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} "
-                   "{{ 10 - 2 - 3 }} {{ 2 + 3 ~ 4 }} {{ 5 - -2 }}"),
-            "3 -4 2 3.5 5 234 7");
+                   "{{ 10 - 2 - 3 }} {{ 2 * 3 ~ 4 }} {{ 5 - -2 }}"),
+            "3 -4 2 3.5 5 64 7");
   EXPECT_EQ(Render("{{ 'h\u00e9llo'[::-1] }}{{ [1, 2][-1] }}{{ 'abc'[5] }}"),
             "oll\u00e9h2");
   EXPECT_EQ(Render("{{ 1 and 2 }}{{ 0 or 'z' }}{{ not 1 }}{{ 1 == 1.0 }}"
@@ -126,9 +126,12 @@ TEST(JinjaTest, StopsWhatHasNoMeasure) {
   EXPECT_THAT(Render("{% for a in range(9999) %}{% for b in range(9999) %}"
                      "{% endfor %}{% endfor %}"),
               HasSubstr("does not come to an end"));
+  EXPECT_THAT(Render("{% set ns = namespace(a=[1]) %}{% for i in range(99) %}"
+                     "{% set ns.a = ns.a + ns.a %}{% endfor %}"),
+              HasSubstr("a list without measure"));
   std::string deep = "{{ ";
-  deep.append(5000, '(');
-  EXPECT_THAT(Render(deep), HasSubstr("nested too deeply"));
+  deep.append(5000, '(').append("1").append(5000, ')');
+  EXPECT_THAT(Render(deep + " }}"), HasSubstr("nested too deeply"));
   std::string sum = "{{ 1";
   for (int i = 0; i < 5000; ++i) {
     sum += " + 1";
