@@ -76,12 +76,15 @@ TEST(DatasetTest, CompletionsAreLearnedAndPromptsAreNot) {
 }
 
 TEST(DatasetTest, AssistantTurnsAreLearnedWithTheirEndMark) {
-  EXPECT_EQ(Show(Parse(R"({"messages": [{"role": "user", "content": "q"},
-          {"role": "assistant", "content": " a\n"},
-          {"role": "user", "content": "r"},
-          {"role": "assistant", "content": "b <|im_end|> c"}]})")
-                     .records[0]),
-            "");
+  const std::string line =
+      R"({"messages": [{"role": "user", "content": "q"}, )"
+      R"({"role": "assistant", "content": " a\n"}, )"
+      R"({"role": "user", "content": "r"}, )"
+      R"({"role": "assistant", "content": "b <|im_end|> c"}]})";
+  EXPECT_EQ(Show(Parse(line).records[0]),
+            "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+            "[ a\n<|im_end|>]\n<|im_start|>user\nr<|im_end|>\n"
+            "<|im_start|>assistant\n[b <|im_end|> c<|im_end|>]\n");
 }
 
 TEST(DatasetTest, ErrorsNameFileLineAndFault) {
