@@ -80,7 +80,9 @@ TEST(MakePassTest, OnlyRowsWithATargetAreSelectedInOrder) {
       pass.selected_row_index.ToHost<int64_t>();
   int with_target = 0;
   for (size_t i = 0; i < selected.size(); ++i) {
-    if (i > 0) EXPECT_LT(selected[i - 1], selected[i]);
+    if (i > 0) {
+      EXPECT_LT(selected[i - 1], selected[i]);
+    }
     EXPECT_EQ(numbers[i], 1000 + selected[i]);
     if (targets[i] >= 0) {
       EXPECT_EQ(targets[i], selected[i]);
