@@ -2,7 +2,7 @@
 # From a plain Debian machine to a trained adapter with one command, minutes on
 # two cores: installs what is missing, builds, fetches a small language model,
 # trains an adapter for it with two MPI ranks and shows what it learned. A
-# second run reuses all but the training.
+# second run reuses all but the training. Arguments go to `lorica train`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +24,7 @@ cmake --workflow --preset release > build/release.log 2>&1 ||
   { tail -n 40 build/release.log >&2; exit 1; }
 bash launch/fetch_model.sh
 
-"${mpi[@]}" "$lorica" train --config "$config"
+"${mpi[@]}" "$lorica" train --config "$config" "$@"
 adapter=$run/$(< "$run/latest")
 
 # The first held-out record, field by field.
