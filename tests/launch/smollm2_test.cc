@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kModel[] = "models/SmolLM2-135M-Instruct.gguf";
-constexpr int kRecords = 16;  // Of 200, for the sanitizers' sake.
+constexpr int kRecords = 8;  // Of 200, for the sanitizers' sake.
 
 class SmolLm2Test : public testing::Test {
  protected:
