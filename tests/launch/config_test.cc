@@ -262,7 +262,8 @@ INSTANTIATE_TEST_SUITE_P(
                  "has model, adapter, data, train, mesh, checkpoint, report, "
                  "device, threads, recompute"},
         BadValue{"mesh=2",
-                 "--set mesh=2: mesh is a group of fields: data, tensor"},
+                 "--set mesh=2: mesh is a group of fields: data, tensor, "
+                 "tensor_sequence"},
         BadValue{"threads.all=2",
                  "--set threads.all=2: threads is a single value, not a group "
                  "of fields"},
