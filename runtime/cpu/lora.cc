@@ -1,7 +1,9 @@
+#include <cstddef>
 #include <cstdint>
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/queue.h"
+#include "runtime/cpu/thin_products.h"
 
 namespace lorica::cpu {
 namespace {
@@ -17,8 +19,8 @@ View RanksOf(const View& xa, const LinearPart& part) {
   return ColsOf(xa, part.first_rank, part.b.cols);
 }
 
-// dx = the sum of the parts' dy W, plus dxa a where `adapters` is whole. A sum
-// of several terms is taken in F32 and rounded once.
+// dx = the sum of the parts' dy W, plus dxa a where the adapters share dx. A
+// sum of several terms is taken in F32 and rounded once.
 class InputGradSum {
  public:
   InputGradSum(Queue* queue, const View& dx, int64_t terms)
@@ -39,6 +41,17 @@ class InputGradSum {
     empty_ = false;
   }
 
+  // Adds the last term u v, of low rank.
+  void FinishWith(const View& u, const View& v) {
+    if (dx_.dtype == DType::kBF16 && u.cols <= kMaxThin &&
+        queue_->bf16_products == Bf16Products::kNative) {
+      AddLowRank(queue_, sum_, u, v, dx_);
+    } else {
+      Add(u, v);
+      Finish();
+    }
+  }
+
   void Finish() {
     if (sum_.data != dx_.data) Convert(queue_, sum_, 1.0f, dx_);
   }
@@ -49,6 +62,28 @@ class InputGradSum {
   View sum_;
   bool empty_ = true;
 };
+
+// da, db and dxa.
+void AdapterGrads(Queue* queue, const LoraBackwardArgs& args) {
+  for (const LinearPart& part : args.parts) {
+    if (!part.b.present()) continue;
+    Matmul(queue, {.form = MatmulForm::kNN,
+                   .a = part.y,
+                   .b = part.b,
+                   .y = RanksOf(args.dxa, part)});
+    Matmul(queue, {.form = MatmulForm::kTN,
+                   .a = part.y,
+                   .b = RanksOf(args.xa, part),
+                   .y = part.db,
+                   .scale = part.scale,
+                   .update = Update::kAdd});
+  }
+  Matmul(queue, {.form = MatmulForm::kTN,
+                 .a = args.dxa,
+                 .b = args.adapter_x,
+                 .y = args.da,
+                 .update = Update::kAdd});
+}
 
 }  // namespace
 
@@ -73,34 +108,18 @@ void LoraForward(Queue* queue, const LoraForwardArgs& args) {
 }
 
 void LoraBackward(Queue* queue, const LoraBackwardArgs& args) {
-  for (const LinearPart& part : args.parts) {
-    if (!part.b.present()) continue;
-    Matmul(queue, {.form = MatmulForm::kNN,
-                   .a = part.y,
-                   .b = part.b,
-                   .y = RanksOf(args.dxa, part)});
-    Matmul(queue, {.form = MatmulForm::kTN,
-                   .a = part.y,
-                   .b = RanksOf(args.xa, part),
-                   .y = part.db,
-                   .scale = part.scale,
-                   .update = Update::kAdd});
-  }
   const bool adapted = args.a.present();
-  if (adapted) {
-    Matmul(queue, {.form = MatmulForm::kTN,
-                   .a = args.dxa,
-                   .b = args.adapter_x,
-                   .y = args.da,
-                   .update = Update::kAdd});
-  }
+  if (adapted) AdapterGrads(queue, args);
   const bool separate = args.adapter_dx.present();
+  const bool shared = adapted && !separate;
   if (args.dx.present()) {
-    const bool add_adapters = adapted && !separate;
-    InputGradSum dx(queue, args.dx, args.parts.size + (add_adapters ? 1 : 0));
+    InputGradSum dx(queue, args.dx, args.parts.size + (shared ? 1 : 0));
     for (const LinearPart& part : args.parts) dx.Add(part.y, part.weight);
-    if (add_adapters) dx.Add(args.dxa, args.a);
-    dx.Finish();
+    if (shared) {
+      dx.FinishWith(args.dxa, args.a);
+    } else {
+      dx.Finish();
+    }
   }
   if (separate) {
     Matmul(queue, {.form = MatmulForm::kNN,

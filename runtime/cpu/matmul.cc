@@ -10,6 +10,7 @@
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/queue.h"
+#include "runtime/cpu/thin_products.h"
 
 namespace lorica::cpu {
 namespace {
@@ -161,6 +162,8 @@ void Matmul(Queue* queue, const MatmulArgs& args) {
   if (args.y.elements() == 0) return;
   if (args.form == MatmulForm::kNT && args.y.rows <= kMaxFewRows) {
     FewRowsMatmulNT(queue, args);
+  } else if (queue->bf16_products == Bf16Products::kNative && IsThin(args)) {
+    ThinMatmul(queue, args);
   } else if (args.a.dtype == DType::kBF16 &&
              queue->bf16_products == Bf16Products::kWidened) {
     WidenedMatmul(queue, args);

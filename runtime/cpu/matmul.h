@@ -34,7 +34,7 @@ struct MatmulKey {
 // the latest kCapacity of them are kept.
 class MatmulCache {
  public:
-  static constexpr size_t kCapacity = 256;
+  static constexpr size_t kCapacity = 512;
 
   MatmulCache();
   ~MatmulCache();

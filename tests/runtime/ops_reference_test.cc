@@ -117,5 +117,13 @@ TEST(OpCasesTest, EveryEntryOfTheTableHasACase) {
   EXPECT_EQ(EntriesWithCases().size(), kComputeEntries);
 }
 
+TEST(OpCasesTest, NamesAreUnique) {
+  std::set<std::string> names;
+  for (const OpCase& op_case : OpCases()) {
+    const std::string name = op_case.entry + "/" + op_case.name;
+    EXPECT_TRUE(names.insert(name).second) << name;
+  }
+}
+
 }  // namespace
 }  // namespace lorica

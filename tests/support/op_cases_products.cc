@@ -89,9 +89,33 @@ OpCase CaseOf(const ProductCase& c) {
           .expect = [c] { return Expectation(c); }};
 }
 
+// Products with a short side, as adapters bring them, in the updates they have
+// there.
+void AddThinCases(OpCaseList* list) {
+  for (const DType dtype : kComputeTypes) {
+    for (const Layout2d layout : {Layout2d::kDense, Layout2d::kStrided}) {
+      for (const int64_t rank : {1, 3, 8, 16, 21, 32}) {
+        const ProductCase cases[] = {
+            {MatmulForm::kNT, 37, rank, 83, dtype, dtype, layout},
+            {MatmulForm::kNN, 29, rank, 70, dtype, DType::kF32, layout, 0.5},
+            {MatmulForm::kNT, 21, 147, rank, dtype, dtype, layout, 1.0,
+             Update::kAdd},
+            {MatmulForm::kNN, 16, 64, rank, dtype, dtype, layout, 1.0,
+             Update::kAdd},
+            {MatmulForm::kTN, rank, 77, 45, dtype, DType::kF32, layout, 1.0,
+             Update::kAdd},
+            {MatmulForm::kTN, 77, rank, 46, dtype, DType::kF32, layout, 0.5,
+             Update::kAdd}};
+        for (const ProductCase& c : cases) list->push_back(CaseOf(c));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void AddProductCases(OpCaseList* list) {
+  AddThinCases(list);
   constexpr MatmulForm kForms[] = {MatmulForm::kNN, MatmulForm::kNT,
                                    MatmulForm::kTN};
   struct Extent {

@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "runtime/cpu/attention/avx512-inl.h"
 #include "runtime/cpu/attention/tiles.h"
+#include "runtime/cpu/avx512-inl.h"
 #include "runtime/dtype.h"
 
 namespace lorica::cpu {
@@ -77,12 +77,8 @@ void PackLeftTransposed(const TileRows& x, void* y) {
 }
 
 void PackRight(const TileRows& x, void* y) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11,
-                                       42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                       5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i high = _mm512_set_epi16(
-      63, 31, 62, 30, 61, 29, 60, 28, 59, 27, 58, 26, 57, 25, 56, 24, 55, 23,
-      54, 22, 53, 21, 52, 20, 51, 19, 50, 18, 49, 17, 48, 16);
+  const __m512i low = InterleaveLow();
+  const __m512i high = InterleaveHigh();
   auto* to = static_cast<uint32_t*>(y);
   for (int64_t col = 0; col < x.padded; col += 32) {
     const int64_t panel = col / kTile * kTile;

@@ -1,8 +1,8 @@
 // BF16 in AVX-512 registers, and products of packed tiles. Only for files
 // compiled for AVX-512 BF16; everything has internal linkage, so that no other
 // file can come to run this code.
-#ifndef LORICA_RUNTIME_CPU_ATTENTION_AVX512_INL_H_
-#define LORICA_RUNTIME_CPU_ATTENTION_AVX512_INL_H_
+#ifndef LORICA_RUNTIME_CPU_AVX512_INL_H_
+#define LORICA_RUNTIME_CPU_AVX512_INL_H_
 
 #include <immintrin.h>
 
@@ -46,6 +46,17 @@ inline __m512i Interleave(__m512bh low_high) {
                                          26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                          5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, (__m512i)low_high);
+}
+
+// The places from which permutex2var interleaves two rows of 32 elements: the
+// first 16 pairs, and the others.
+inline __m512i InterleaveLow() {
+  return _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9,
+                          40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33,
+                          1, 32, 0);
+}
+inline __m512i InterleaveHigh() {
+  return _mm512_add_epi16(InterleaveLow(), _mm512_set1_epi16(16));
 }
 
 // What a product does to what its result held.
@@ -178,4 +189,4 @@ inline void Transpose(__m512i (&r)[16]) {
 }  // namespace
 }  // namespace lorica::cpu
 
-#endif  // LORICA_RUNTIME_CPU_ATTENTION_AVX512_INL_H_
+#endif  // LORICA_RUNTIME_CPU_AVX512_INL_H_
