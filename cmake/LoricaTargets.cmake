@@ -54,7 +54,7 @@ function(lorica_test source)
   endif()
   gtest_discover_tests(${target} DISCOVERY_TIMEOUT 60
     WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
-    PROPERTIES TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "OMP_NUM_THREADS=2")
+    PROPERTIES TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "OMP_WAIT_POLICY=passive")
   # gtest_discover_tests flattens lists among its properties and keeps the first
   # label alone, so the labels are set by a file that ctest reads after its own.
   set(labels_file ${CMAKE_CURRENT_BINARY_DIR}/${target}_labels.cmake)
