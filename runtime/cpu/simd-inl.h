@@ -88,15 +88,26 @@ HWY_INLINE float SumOfLanes(FloatVec v) {
   return hn::GetLane(hn::SumOfLanes(Floats(), v));
 }
 
-// e^x within two units in the last place; zero below -87.3, where results
-// would be subnormal. The argument must be at most 88.
-HWY_INLINE FloatVec Exp(FloatVec x) {
+// Adding 1.5 * 2^23 leaves no bit below one: the sum's lowest bits are the
+// rounded addend as an integer.
+constexpr float kRoundingShift = 0x1.8p23f;
+
+// p 2^n for a p near one, where `shifted` is n plus kRoundingShift.
+HWY_INLINE FloatVec TimesPowerOfTwo(FloatVec p, FloatVec shifted) {
+  const Words words;
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(words, shifted));
+  return hn::BitCast(Floats(), hn::Add(hn::BitCast(words, p), exponent));
+}
+
+// Where e^x is still a normal number.
+constexpr float kLowestExponent = -87.3f;
+
+// e^x within two units in the last place, for x from kLowestExponent to 88.
+HWY_INLINE FloatVec ExpOfBounded(FloatVec x) {
   const Floats d;
-  const hn::RebindToSigned<Floats> ints;
-  const auto lowest = hn::Set(d, -87.3f);
-  const auto is_zero = hn::Lt(x, lowest);
-  x = hn::Max(x, lowest);
-  const auto n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
+  const auto shift = hn::Set(d, kRoundingShift);
+  const auto shifted = hn::MulAdd(x, hn::Set(d, 1.44269504088896341f), shift);
+  const auto n = hn::Sub(shifted, shift);
   // ln 2 in two pieces, the first with few enough bits for an exact product.
   auto r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x);
   r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
@@ -108,18 +119,24 @@ HWY_INLINE FloatVec Exp(FloatVec x) {
   p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
-  const auto exponent =
-      hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(ints, n), hn::Set(ints, 127)));
-  p = hn::Mul(p, hn::BitCast(d, exponent));
-  return hn::IfThenZeroElse(is_zero, p);
+  return TimesPowerOfTwo(p, shifted);
+}
+
+// Zero below kLowestExponent. The argument must be at most 88.
+HWY_INLINE FloatVec Exp(FloatVec x) {
+  const auto lowest = hn::Set(Floats(), kLowestExponent);
+  return hn::IfThenZeroElse(hn::Lt(x, lowest),
+                            ExpOfBounded(hn::Max(x, lowest)));
 }
 
 // 1 / (1 + e^-x).
 HWY_INLINE FloatVec Sigmoid(FloatVec x) {
   const Floats d;
   const auto one = hn::Set(d, 1.0f);
-  const auto e = Exp(hn::Min(hn::Neg(x), hn::Set(d, 87.0f)));
-  return hn::Div(one, hn::Add(one, e));
+  const auto bounded =
+      hn::Max(hn::Min(hn::Neg(x), hn::Set(d, -kLowestExponent)),
+              hn::Set(d, kLowestExponent));
+  return hn::Div(one, hn::Add(one, ExpOfBounded(bounded)));
 }
 
 }  // namespace lorica::cpu::HWY_NAMESPACE

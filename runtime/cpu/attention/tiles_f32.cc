@@ -143,12 +143,12 @@ void PackRight(const TileRows& x, void* y) {
 // 2^x; zero below -126.
 HWY_INLINE FloatVec Exp2(FloatVec x) {
   const Floats d;
-  const hn::RebindToSigned<Floats> ints;
   const auto lowest = hn::Set(d, -126.0f);
   const auto is_zero = hn::Lt(x, lowest);
   x = hn::Max(x, lowest);
-  const auto n = hn::Round(x);
-  const auto f = hn::Sub(x, n);
+  const auto shift = hn::Set(d, kRoundingShift);
+  const auto shifted = hn::Add(x, shift);
+  const auto f = hn::Sub(x, hn::Sub(shifted, shift));
   // Minimax on [-1/2, 1/2], relative error 2e-9.
   auto p = hn::Set(d, 1.5345812e-4f);
   p = hn::MulAdd(p, f, hn::Set(d, 1.339993122e-3f));
@@ -157,9 +157,7 @@ HWY_INLINE FloatVec Exp2(FloatVec x) {
   p = hn::MulAdd(p, f, hn::Set(d, 2.402264689e-1f));
   p = hn::MulAdd(p, f, hn::Set(d, 6.931472057e-1f));
   p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
-  const auto exponent =
-      hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(ints, n), hn::Set(ints, 127)));
-  return hn::IfThenZeroElse(is_zero, hn::Mul(p, hn::BitCast(d, exponent)));
+  return hn::IfThenZeroElse(is_zero, TimesPowerOfTwo(p, shifted));
 }
 
 // The lanes j of the vector at lane `lane` that may see key i.
