@@ -316,19 +316,12 @@ void StoreTransposed(const float* tile, const float* factors,
   }
 }
 
-__m512 LoadFloats(const TileRows& x, int64_t row, int64_t col) {
-  const __m256i halves = _mm256_maskz_loadu_epi16(FirstLanes(x.view.cols - col),
-                                                  RowOf(x, row) + col);
-  return _mm512_castsi512_ps(
-      _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
-
 void RowDots(const TileRows& x, const TileRows& y, float* products) {
   for (int64_t row = 0; row < x.rows; ++row) {
     __m512 sum = _mm512_setzero_ps();
-    for (int64_t col = 0; col < x.padded; col += kLanes) {
-      sum = _mm512_fmadd_ps(LoadFloats(x, row, col), LoadFloats(y, row, col),
-                            sum);
+    for (int64_t col = 0; col < x.padded; col += 32) {
+      sum = _mm512_dpbf16_ps(sum, (__m512bh)LoadHalves(x, row, col),
+                             (__m512bh)LoadHalves(y, row, col));
     }
     products[row] = _mm512_reduce_add_ps(sum);
   }
