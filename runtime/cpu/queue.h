@@ -35,7 +35,7 @@ class Scratch {
 // Who uses a scratch block. Entries that call each other must differ here.
 enum class ScratchUse : uint8_t {
   kOneDnn,
-  kWideA,  // Operands of a product widened to F32.
+  kWideA,  // Operands of a product, widened to F32 or packed.
   kWideB,
   kWideY,  // A product's F32 result on its way to BF16.
   kSum,    // A sum of products before it is rounded.
