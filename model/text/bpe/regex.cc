@@ -10,6 +10,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/types/span.h"
+#include "model/text/bpe/recent_characters.h"
 #include "model/text/bpe/unicode.h"
 #include "runtime/status_macros.h"
 
@@ -83,6 +85,25 @@ class Translator {
     return absl::OkStatus();
   }
 
+  // \p{L} and \p{N} with the characters that PCRE2 lacks. A negation inside a
+  // class is left as it is.
+  bool Property(absl::string_view name,
+                absl::Span<const CharacterRange> recent) {
+    const bool negated = Rest()[1] == 'P';
+    if (Rest().substr(2, 3) != absl::StrCat("{", name, "}") ||
+        (negated && in_class_)) {
+      return false;
+    }
+    std::string ranges = absl::StrCat("\\p{", name, "}");
+    for (const CharacterRange& range : recent) {
+      absl::StrAppend(&ranges, "\\x{", absl::Hex(range.first), "}-\\x{",
+                      absl::Hex(range.last), "}");
+    }
+    Replace(5, in_class_ ? ranges
+                         : absl::StrCat(negated ? "[^" : "[", ranges, "]"));
+    return true;
+  }
+
   absl::Status Escape() {
     if (position_ + 1 == pattern_.size()) {
       return Refuse("a lone backslash");
@@ -106,6 +127,12 @@ class Translator {
         }
         Replace(2, absl::StrCat("[^", kWord, "]"));
         return absl::OkStatus();
+      case 'p':
+      case 'P':
+        if (Property("L", kRecentLetters) || Property("N", kRecentNumbers)) {
+          return absl::OkStatus();
+        }
+        break;
       case 'v':
         Replace(2, "\\x0b");
         return absl::OkStatus();

@@ -2,11 +2,14 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "model/text/bpe/recent_characters.h"
 #include "runtime/check.h"
 
 namespace lorica {
@@ -47,6 +50,14 @@ Sequence SequenceAt(absl::string_view text, size_t position) {
 
 utf8proc_category_t Category(char32_t c) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
+
+template <size_t kSize>
+bool IsIn(const CharacterRange (&ranges)[kSize], char32_t c) {
+  return std::any_of(std::begin(ranges), std::end(ranges),
+                     [c](const CharacterRange& range) {
+                       return c >= range.first && c <= range.last;
+                     });
 }
 
 std::string MapEach(absl::string_view text,
@@ -143,7 +154,9 @@ bool IsWhiteSpace(char32_t c) {
 bool IsNumeric(char32_t c) {
   const utf8proc_category_t category = Category(c);
   return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
-         category == UTF8PROC_CATEGORY_NO;
+         category == UTF8PROC_CATEGORY_NO ||
+         (category == UTF8PROC_CATEGORY_CN &&
+          (IsIn(kRecentNumbers, c) || IsIn(kNewestNumbers, c)));
 }
 
 bool IsWord(char32_t c) {

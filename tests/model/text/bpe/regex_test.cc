@@ -41,6 +41,16 @@ TEST(RegexTest, ReadsWhatPcre2ReadsOtherwiseAsOnigurumaDoes) {
   EXPECT_THAT(Matches(R"((?i:'s)x)", "'Sx'SX"), testing::ElementsAre("'Sx"));
 }
 
+// U+31350 is a letter since Unicode 15, U+16130 a digit since 16.
+TEST(RegexTest, KnowsCharactersNewerThanPcre2) {
+  EXPECT_THAT(Matches(R"(\p{L}+)", "a\U00031350b"), testing::SizeIs(1));
+  EXPECT_THAT(Matches(R"([\p{N}-]+)", "1\U00016130-"), testing::SizeIs(1));
+  EXPECT_THAT(Matches(R"(\P{L})", "\U00031350-"), testing::ElementsAre("-"));
+  EXPECT_THAT(Matches(R"([^\s\p{L}\p{N}]+)", "\U00031350\U00016130"),
+              testing::IsEmpty());
+  EXPECT_THAT(Matches(R"(\p{Lu})", "aB"), testing::ElementsAre("B"));
+}
+
 TEST(RegexTest, RefusesWhatHasNoTranslation) {
   for (const char* pattern :
        {R"(a{1,3}+)", R"(a{,3})", R"([a[b]])", R"([a&&b])", R"(a(?i)b)",

@@ -70,6 +70,8 @@ TEST(UnicodeTest, KnowsPropertiesOfCharacters) {
   EXPECT_TRUE(IsNumeric(U'\u00bd'));
   EXPECT_TRUE(IsNumeric(U'\u0663'));
   EXPECT_FALSE(IsNumeric(U'\u4e94'));
+  EXPECT_TRUE(IsNumeric(U'\U00016130'));  // Since Unicode 16,
+  EXPECT_TRUE(IsNumeric(U'\U00011DE0'));  // and 17.
   EXPECT_TRUE(IsWord(U'_'));
   EXPECT_TRUE(IsWord(U'\u0301'));
   EXPECT_FALSE(IsWord(U'-'));
