@@ -93,13 +93,16 @@ Stream Gpt::Embed(const Pass& pass) const {
 
 Stream Gpt::Blocks(Stream stream, const Pass& pass, const Adapter* adapter,
                    Recompute recompute, std::vector<KvCache>* caches,
-                   std::vector<Saved>* saved) const {
+                   Record* record) const {
+  if (record != nullptr) {
+    record->layers.resize(static_cast<size_t>(config_.num_layers));
+  }
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const size_t i = static_cast<size_t>(layer);
-    // Below the lowest adapter nothing is kept. After the last attention only
-    // rows with a target go on.
-    Saved* keep = saved != nullptr && layer >= adapter->lowest_layer()
-                      ? &(*saved)[i]
+    // Below the lowest layer of the backward pass nothing is kept. After the
+    // last attention only rows with a target go on.
+    Saved* keep = record != nullptr && layer >= record->lowest_layer
+                      ? &record->layers[i]
                       : nullptr;
     const bool last = layer + 1 == config_.num_layers;
     const Attention::Rows rows = last && pass.selected.present()
@@ -116,32 +119,53 @@ Stream Gpt::Blocks(Stream stream, const Pass& pass, const Adapter* adapter,
   return stream;
 }
 
-void Gpt::BlocksBackward(std::vector<Saved> saved, const Pass& pass,
-                         const Adapter& adapter, Tensor dstream) const {
-  const int64_t lowest = adapter.lowest_layer();
+Tensor Gpt::BlocksBackward(Record record, const Pass& pass,
+                           const Adapter* adapter, Tensor dstream) const {
+  const int64_t lowest = record.lowest_layer;
   for (int64_t layer = config_.num_layers - 1; layer >= lowest; --layer) {
     const size_t i = static_cast<size_t>(layer);
-    const AttentionAdapters& attention = adapter.attention(layer);
-    const auto below = [&](bool due) {
-      return due ? ops::InputGrad::kWhole : ops::InputGrad::kNone;
-    };
-    const bool attention_due = layer > lowest || attention.present();
-    blocks_[i].mlp.Backward(std::move(saved[i].mlp), adapter.mlp(layer), pass,
-                            below(attention_due), &dstream);
-    if (!attention_due) return;
-    blocks_[i].attention.Backward(std::move(saved[i].attention), attention,
-                                  pass, below(layer > lowest), &dstream);
+    const AttentionAdapters& attention = AttentionOf(adapter, layer);
+    const ops::InputGrad below =
+        layer > lowest ? ops::InputGrad::kWhole : record.below;
+    const bool attention_due =
+        below != ops::InputGrad::kNone || attention.present();
+    blocks_[i].mlp.Backward(
+        std::move(record.layers[i].mlp), MlpOf(adapter, layer), pass,
+        attention_due ? ops::InputGrad::kWhole : ops::InputGrad::kNone,
+        &dstream);
+    if (!attention_due) return {};
+    blocks_[i].attention.Backward(std::move(record.layers[i].attention),
+                                  attention, pass, below, &dstream);
   }
+  return dstream;
+}
+
+std::vector<double> Gpt::ForwardAndBackward(const Pass& pass,
+                                            Recompute recompute,
+                                            float grad_scale,
+                                            const Adapter* adapter,
+                                            Record record, Tensor* dx) const {
+  const Stream out =
+      Blocks(Embed(pass), pass, adapter, recompute, nullptr, &record);
+  LossHead::Result loss = head_->LossesAndGrad(out, pass.targets, grad_scale);
+  *dx =
+      BlocksBackward(std::move(record), pass, adapter, std::move(loss.dstream));
+  return std::move(loss.losses);
 }
 
 std::vector<double> Gpt::Train(const Pass& pass, Recompute recompute,
                                float grad_scale, const Adapter& adapter) const {
-  std::vector<Saved> saved(static_cast<size_t>(config_.num_layers));
-  const Stream out =
-      Blocks(Embed(pass), pass, &adapter, recompute, nullptr, &saved);
-  LossHead::Result loss = head_->LossesAndGrad(out, pass.targets, grad_scale);
-  BlocksBackward(std::move(saved), pass, adapter, std::move(loss.dstream));
-  return std::move(loss.losses);
+  Tensor dx;
+  return ForwardAndBackward(pass, recompute, grad_scale, &adapter,
+                            {.lowest_layer = adapter.lowest_layer()}, &dx);
+}
+
+std::vector<double> Gpt::TrainToEmbedding(const Pass& pass, Recompute recompute,
+                                          float grad_scale,
+                                          const Adapter* adapter,
+                                          Tensor* dx) const {
+  return ForwardAndBackward(pass, recompute, grad_scale, adapter,
+                            {.below = ops::InputGrad::kWhole}, dx);
 }
 
 std::vector<double> Gpt::Evaluate(const Pass& pass,

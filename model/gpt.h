@@ -44,6 +44,13 @@ class Gpt {
   // grad_scale times the gradient of their sum to the adapter's gradients.
   std::vector<double> Train(const Pass& pass, Recompute recompute,
                             float grad_scale, const Adapter& adapter) const;
+  // The same with the backward pass going on to the embedding, whether an
+  // adapter needs it or not: `dx` receives grad_scale times the gradient for
+  // the embedded tokens, [T, H], or this rank's rows of it where the plan
+  // splits tokens. `adapter` may be null: the frozen model.
+  std::vector<double> TrainToEmbedding(const Pass& pass, Recompute recompute,
+                                       float grad_scale, const Adapter* adapter,
+                                       Tensor* dx) const;
   // The losses alone. `adapter` may be null: the base model.
   std::vector<double> Evaluate(const Pass& pass, const Adapter* adapter) const;
   // Appends the pass's tokens to the caches, one a layer, and returns the
@@ -62,15 +69,26 @@ class Gpt {
     Attention::Saved attention;
     Mlp::Saved mlp;
   };
+  // What a backward pass needs, and how far down it goes.
+  struct Record {
+    int64_t lowest_layer = 0;
+    ops::InputGrad below = ops::InputGrad::kNone;  // Of that layer's input.
+    std::vector<Saved> layers;
+  };
 
   void MakeRopeTable();
   Stream Embed(const Pass& pass) const;
-  // Through all blocks; `saved` holds one record a layer or is null.
+  // Through all blocks; `record` says what to keep and receives it, or is null.
   Stream Blocks(Stream stream, const Pass& pass, const Adapter* adapter,
                 Recompute recompute, std::vector<KvCache>* caches,
-                std::vector<Saved>* saved) const;
-  void BlocksBackward(std::vector<Saved> saved, const Pass& pass,
-                      const Adapter& adapter, Tensor dstream) const;
+                Record* record) const;
+  // Returns the gradient for the lowest layer's input where it is due.
+  Tensor BlocksBackward(Record record, const Pass& pass, const Adapter* adapter,
+                        Tensor dstream) const;
+  std::vector<double> ForwardAndBackward(const Pass& pass, Recompute recompute,
+                                         float grad_scale,
+                                         const Adapter* adapter, Record record,
+                                         Tensor* dx) const;
 
   GptConfig config_;
   ModelPlan plan_;
