@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "parallel/replicas.h"
 #include "runtime/check.h"
 #include "runtime/ops.h"
 
@@ -65,8 +66,11 @@ GradSync::GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
     if (holders[tensor_->rank()] == tensor_->rank()) {
       counted_.push_back(slice.range);
     }
-    if (slice.shard.layout == Layout::kInvariant || NoneShare(holders))
+    if (slice.shard.layout == Layout::kInvariant) {
+      invariant_.push_back(slice.range);
       continue;
+    }
+    if (NoneShare(holders)) continue;
     terms[std::move(holders)].push_back(slice.range);
   }
   counted_ = Join(std::move(counted_), slices);
@@ -130,6 +134,20 @@ double GradSync::SquaredNorm(const Tensor& flat) const {
   }
   tensor_->AllReduceSum(absl::MakeSpan(&norm, 1), Purpose::kLoss);
   return norm;
+}
+
+void GradSync::VerifyReplicas(absl::string_view what,
+                              const Tensor& flat) const {
+  CHECK_EQ(flat.shape(), Shape{elements_});
+  const auto verify = [&](absl::Span<const Range> ranges, Communicator& group) {
+    if (ranges.empty()) return;
+    std::vector<Tensor> parts;
+    for (const Range& range : ranges) parts.push_back(flat.Cols(range));
+    lorica::VerifyReplicas(what, parts, group);
+  };
+  lorica::VerifyReplicas(what, {flat}, *data_);
+  verify(invariant_, *tensor_);
+  for (const Shared& shared : shared_) verify(shared.ranges, *shared.group);
 }
 
 }  // namespace lorica

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "parallel/mesh.h"
 #include "parallel/shard_spec.h"
@@ -55,6 +56,10 @@ class GradSync {
   // Sum of squares of the whole reduced gradient, each element counted once;
   // the same on every rank.
   double SquaredNorm(const Tensor& flat) const;
+  // Fatal unless all ranks that hold an element of `flat` [elements], gradients
+  // or what is computed from them, hold the same bits: the data group's ranks
+  // everything, the tensor group's what they share.
+  void VerifyReplicas(absl::string_view what, const Tensor& flat) const;
 
  private:
   // Slices that the same tensor ranks hold terms of.
@@ -70,7 +75,8 @@ class GradSync {
   Communicator* data_;
   std::vector<std::unique_ptr<Communicator>> subgroups_;
   std::vector<Shared> shared_;
-  std::vector<Range> counted_;  // Of which this rank is the first holder.
+  std::vector<Range> invariant_;  // Whole on every rank, gradient as well.
+  std::vector<Range> counted_;    // Of which this rank is the first holder.
   TreeSum<Tensor> sum_;
 };
 

@@ -175,6 +175,47 @@ TEST(GradSyncTest, AStepCostsOneSumAGroupWhateverTheAccumulation) {
   }
 }
 
+// Verifies values of which tensor rank `odd` of data rank 0 has one element of
+// parameter `param` changed; none with param = -1.
+void VerifyOn(int data, int tensor, int odd, int param) {
+  OnMesh(data, tensor, [&](const Mesh& mesh) {
+    const std::unique_ptr<Device> device = OpenTestDevice();
+    const Flat layout = LayOut(mesh.tensor().rank(), tensor);
+    const GradSync sync(layout.slices, layout.elements, mesh);
+    std::vector<float> values(static_cast<size_t>(layout.elements), 0.0f);
+    for (const FlatSlice& slice : layout.slices) {
+      // Shared slices hold what the ranks share, others what they please.
+      const float value = slice.shard.layout == Layout::kSharded
+                              ? static_cast<float>(slice.range.size())
+                              : 1.0f;
+      for (int64_t i = slice.range.begin; i < slice.range.end; ++i) {
+        values[i] = value;
+      }
+    }
+    if (param >= 0 && mesh.data().rank() == 0 && mesh.tensor().rank() == odd) {
+      values[layout.slices[param].range.begin] += 0.5f;
+    }
+    sync.VerifyReplicas(
+        "the adapter",
+        Tensor::FromHost<float>(device.get(), {layout.elements}, values));
+  });
+}
+
+TEST(GradSyncTest, ReplicasThatAreEqualPass) {
+  VerifyOn(1, 1, -1, -1);
+  VerifyOn(2, 3, -1, -1);
+  VerifyOn(1, 4, 3, 1);  // A slice of its own may be anything.
+}
+
+TEST(GradSyncDeathTest, AnyReplicaThatDiffersIsFatal) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  constexpr char kDiffers[] = "the adapter is not the same on all";
+  EXPECT_DEATH(VerifyOn(2, 1, 0, 1), kDiffers);  // Over the data group.
+  EXPECT_DEATH(VerifyOn(1, 3, 2, 3), kDiffers);  // A replicated factor.
+  EXPECT_DEATH(VerifyOn(1, 4, 3, 2), kDiffers);  // A shared slice.
+  EXPECT_DEATH(VerifyOn(1, 3, 1, 5), kDiffers);  // Whole on every rank.
+}
+
 TEST(GradSyncDeathTest, AStepNeedsAMicroBatch) {
   const absl::StatusOr<Mesh> mesh = Mesh::Create({}, LoneCommunicator());
   ASSERT_TRUE(mesh.ok());
