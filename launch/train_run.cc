@@ -23,7 +23,6 @@
 #include "model/text/load_tokenizer.h"
 #include "model/text/packing.h"
 #include "parallel/agreement.h"
-#include "parallel/replicas.h"
 #include "runtime/files/atomic_file.h"
 #include "runtime/status_macros.h"
 
@@ -242,15 +241,6 @@ absl::Status Run::OnStep(const StepMetrics& metrics) {
 }
 
 absl::Status Run::Save(int64_t step) {
-  // What ranks hold alike must be alike to the last bit, or the file would not
-  // be the model that was trained.
-  const Tensor& values = *adapter_->values();
-  VerifyReplicas("the adapter", {values}, session_.mesh().data());
-  if (adapter_->replicated_elements() > 0) {
-    VerifyReplicas("the replicated factors",
-                   {values.Cols({0, adapter_->replicated_elements()})},
-                   session_.mesh().tensor());
-  }
   // The first data replica holds the whole adapter in its tensor ranks.
   if (session_.mesh().data().rank() != 0) return absl::OkStatus();
   const PeftAdapter peft =

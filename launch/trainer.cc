@@ -67,6 +67,7 @@ absl::Status Trainer::Run(const TrainerEvents& events) {
       LORICA_RETURN_IF_ERROR(events.on_validate(step));
     }
     if (due(config_.checkpoint.every_steps)) {
+      VerifyReplicas();
       LORICA_RETURN_IF_ERROR(events.on_save(step));
     }
   }
@@ -115,6 +116,7 @@ absl::StatusOr<StepMetrics> Trainer::Step(int64_t step) {
         "; the last save is kept. A smaller train.learning_rate may help"));
   }
   Update(step, metrics.grad_norm, metrics.learning_rate);
+  if (DCHECK_IS_ON()) VerifyReplicas();
   adapter_->ZeroGrad();
   std::vector<int64_t> peak = {PeakRssBytes()};
   session_.mesh().world().AllReduceMax(absl::MakeSpan(peak), Purpose::kControl);
@@ -147,6 +149,14 @@ void Trainer::Update(int64_t step, double grad_norm, double learning_rate) {
              *adapter_->grads(), adapter_->values(), adapter_->first_moments(),
              adapter_->second_moments());
   adapter_->Refresh();
+}
+
+// What ranks hold alike must be alike to the last bit, or a save would not be
+// the model that was trained.
+void Trainer::VerifyReplicas() {
+  sync_.VerifyReplicas("the adapter", *adapter_->values());
+  sync_.VerifyReplicas("AdamW's first moment", *adapter_->first_moments());
+  sync_.VerifyReplicas("AdamW's second moment", *adapter_->second_moments());
 }
 
 std::vector<double> TokenLosses(const TokenBatch& batch, const Gpt& gpt,

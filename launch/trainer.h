@@ -34,7 +34,9 @@ struct TrainerEvents {
 // A step takes global_batch rows. They are cut in micro-batches of micro_batch
 // rows, numbered over the whole batch; data rank d of D computes a contiguous
 // run of them, and the gradients are summed in one tree over their numbers (see
-// tree_sum.h), so neither D nor the accumulation changes a bit.
+// tree_sum.h), so neither D nor the accumulation changes a bit. Before every
+// save, and in debug builds after every step, the ranks prove that they hold
+// the same adapter; one that does not is fatal.
 class Trainer {
  public:
   // The arguments must outlive the trainer. `targets` says how many of the
@@ -52,6 +54,7 @@ class Trainer {
   // Adds a micro-batch's gradient and returns its loss, summed in nats.
   double MicroBatch(const TokenBatch& batch, float grad_scale);
   void Update(int64_t step, double grad_norm, double learning_rate);
+  void VerifyReplicas();
 
   const RunConfig& config_;
   const Session& session_;
