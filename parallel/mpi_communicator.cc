@@ -309,6 +309,8 @@ absl::StatusOr<std::unique_ptr<MpiEnvironment>> MpiEnvironment::Start() {
     Placement& placement = environment->placement_;
     placement.local_rank = RankIn(*local);
     placement.local_ranks = SizeOf(*local);
+    placement.host_number = RankIn(MPI_COMM_WORLD);
+    MPI_CHECK(MPI_Bcast(&placement.host_number, 1, MPI_INT, 0, *local));
     placement.hosts = placement.local_rank == 0 ? 1 : 0;
     MPI_CHECK(MPI_Allreduce(MPI_IN_PLACE, &placement.hosts, 1, MPI_INT, MPI_SUM,
                             MPI_COMM_WORLD));
@@ -325,11 +327,8 @@ std::unique_ptr<Communicator> MpiEnvironment::World(HostPath path) const {
   MPI_Comm copy;
   MPI_CHECK(MPI_Comm_dup(MPI_COMM_WORLD, &copy));
   const Group world = Own(copy);
-  // Ordered by the lowest rank on the host, then by rank.
-  int leader = RankIn(*world);
-  MPI_CHECK(MPI_Bcast(&leader, 1, MPI_INT, 0, *HostGroup(world)));
   return std::make_unique<Communicator>(
-      OpenTransport(SplitGroup(world, 0, leader), path));
+      OpenTransport(SplitGroup(world, 0, placement_.host_number), path));
 }
 
 }  // namespace lorica

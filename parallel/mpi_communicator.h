@@ -14,7 +14,8 @@ namespace lorica {
 // Where this process runs.
 struct Placement {
   std::string host = "localhost";
-  int hosts = 1;       // Of the whole run.
+  int host_number = 0;  // The lowest of MPI's ranks there; names may repeat.
+  int hosts = 1;        // Of the whole run.
   int local_rank = 0;  // Among the ranks on this host.
   int local_ranks = 1;
 };

@@ -22,6 +22,37 @@ TEST(MeshTest, TensorRanksAreNeighbours) {
   });
 }
 
+TEST(MeshTest, TensorGroupsStayOnAHostWhereTheyFit) {
+  using Ranks = std::vector<int>;
+  // Nothing to gain.
+  EXPECT_EQ(OrderByHost({0, 0, 1, 1}, 2), (Ranks{0, 1, 2, 3}));
+  EXPECT_EQ(OrderByHost({0, 0, 1, 1}, 4), (Ranks{0, 1, 2, 3}));
+  EXPECT_EQ(OrderByHost({0, 1, 2}, 1), (Ranks{0, 1, 2}));
+  // The middle host has room for a whole group.
+  EXPECT_EQ(OrderByHost({0, 0, 1, 1, 1, 1, 2, 2}, 4),
+            (Ranks{0, 1, 6, 7, 2, 3, 4, 5}));
+  // Ranks dealt out to hosts in turn.
+  EXPECT_EQ(OrderByHost({5, 3, 5, 3}, 2), (Ranks{0, 2, 1, 3}));
+}
+
+TEST(MeshTest, RanksAreRenumberedByHost) {
+  RunRanks(8, [](std::unique_ptr<Communicator> world) {
+    const int rank = world->rank();
+    const int host = rank < 2 ? 7 : rank < 6 ? 8 : 9;
+    const absl::StatusOr<Mesh> mesh =
+        Mesh::Create({.data = 2, .tensor = 4}, std::move(world), host);
+    ASSERT_TRUE(mesh.ok()) << mesh.status();
+    EXPECT_EQ(mesh->spread_tensor_groups(), 1);
+    EXPECT_EQ(mesh->data().rank(), host == 8 ? 1 : 0);
+    EXPECT_EQ(mesh->tensor().rank(), host == 8   ? rank - 2
+                                     : host == 7 ? rank
+                                                 : rank - 4);
+    // The launcher's numbers are the ones that a user knows.
+    EXPECT_EQ(mesh->world().world_rank(mesh->world().rank()), rank);
+    EXPECT_EQ(mesh->tensor().world_rank(mesh->tensor().rank()), rank);
+  });
+}
+
 TEST(MeshTest, RefusesAMeshThatIsNotTheWorld) {
   EXPECT_EQ(Mesh::Create({.data = 2, .tensor = 3}, LoneCommunicator()).status(),
             absl::InvalidArgumentError(
