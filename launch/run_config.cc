@@ -123,6 +123,8 @@ absl::Status RunConfig::Validate() const {
   LORICA_RETURN_IF_ERROR(AtLeast("mesh.data", mesh.data, 1));
   LORICA_RETURN_IF_ERROR(AtLeast("mesh.tensor", mesh.tensor, 1));
   LORICA_RETURN_IF_ERROR(
+      Positive("mesh.timeout_seconds", mesh.timeout_seconds));
+  LORICA_RETURN_IF_ERROR(
       Given("checkpoint.directory", checkpoint.directory, "runs/demo"));
   LORICA_RETURN_IF_ERROR(
       AtLeast("checkpoint.every_steps", checkpoint.every_steps, 0));

@@ -1,31 +1,113 @@
 #include "launch/session.h"
 
 #include <algorithm>
-#include <thread>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "parallel/agreement.h"
+#include "parallel/cpu_share.h"
 #include "runtime/status_macros.h"
 
 namespace lorica {
 namespace {
 
-// Longer than any collective of a healthy run waits for its slowest rank.
-constexpr absl::Duration kCollectiveTimeout = absl::Minutes(10);
-
-// The ranks of a host share its cores.
-int ThreadsOf(int wanted, const Placement& placement) {
-  if (wanted > 0) return wanted;
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, cores / placement.local_ranks);
-}
+constexpr size_t kMostHostsNoted = 8;
 
 absl::Status CheckDevice(DeviceKind device) {
   if (device != DeviceKind::kCuda) return absl::OkStatus();
   return absl::UnavailableError(
       "device is CUDA, which this build of lorica cannot drive; set it to CPU "
       "or AUTO");
+}
+
+// Every rank's numbers, by rank.
+std::vector<std::vector<int>> AllGather(const std::vector<int>& mine,
+                                        Communicator& world) {
+  std::vector<std::vector<int>> all;
+  for (const std::string& bytes : world.AllGatherBytes(
+           std::string(reinterpret_cast<const char*>(mine.data()),
+                       mine.size() * sizeof(int)),
+           Purpose::kControl)) {
+    std::vector<int>& numbers = all.emplace_back(bytes.size() / sizeof(int));
+    if (!numbers.empty()) {
+      std::memcpy(numbers.data(), bytes.data(), bytes.size());
+    }
+  }
+  return all;
+}
+
+// The part of its host that this rank takes, agreed on with the other ranks
+// there. `wanted` threads, 0: one a core.
+CpuShare TakeShare(const Placement& placement, int wanted,
+                   Communicator& world) {
+  const HostCpus host = SeeHost();
+  const auto hosts = AllGather({placement.host_number}, world);
+  const auto masks = AllGather(host.started_on, world);
+  std::vector<Cpus> started_on;
+  int place = 0;
+  for (int peer = 0; peer < world.size(); ++peer) {
+    if (hosts[peer][0] != placement.host_number) continue;
+    if (peer == world.rank()) place = static_cast<int>(started_on.size());
+    started_on.push_back(masks[peer]);
+  }
+  CpuShare share = ShareOf(host, started_on, place);
+  if (wanted > 0) share.threads = wanted;
+  if (share.bind) BindTo(share.cpus);
+  return share;
+}
+
+// "node7: rank 0 on CPUs 0-7, rank 1 on CPUs 8-15, 8 threads each", a line a
+// host. Ranks on the same CPUs are told together.
+std::vector<std::string> NotesOnHosts(const Placement& placement,
+                                      const CpuShare& share,
+                                      Communicator& world) {
+  std::vector<int> mine = {placement.host_number, share.threads};
+  mine.insert(mine.end(), share.cpus.begin(), share.cpus.end());
+  const auto numbers = AllGather(mine, world);
+  const auto names = world.AllGatherBytes(placement.host, Purpose::kControl);
+  std::vector<int> hosts;
+  std::vector<std::string> notes;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const int host = numbers[rank][0];
+    if (std::find(hosts.begin(), hosts.end(), host) != hosts.end()) continue;
+    hosts.push_back(host);
+    if (hosts.size() > kMostHostsNoted) continue;
+    std::vector<std::pair<Cpus, Cpus>> groups;  // CPUs, and the ranks there.
+    for (int peer = rank; peer < world.size(); ++peer) {
+      if (numbers[peer][0] != host) continue;
+      const Cpus cpus(numbers[peer].begin() + 2, numbers[peer].end());
+      if (groups.empty() || groups.back().first != cpus) {
+        groups.push_back({cpus, {}});
+      }
+      groups.back().second.push_back(peer);
+    }
+    std::string note = absl::StrCat(names[rank], ":");
+    for (const auto& [cpus, ranks] : groups) {
+      absl::StrAppend(&note, ranks.size() > 1 ? " ranks " : " rank ",
+                      RangesOf(ranks), " on CPUs ", RangesOf(cpus), ",");
+    }
+    const int threads = numbers[rank][1];
+    absl::StrAppend(&note, " ", threads, threads == 1 ? " thread" : " threads",
+                    " each");
+    notes.push_back(std::move(note));
+  }
+  if (hosts.size() > kMostHostsNoted) {
+    notes.push_back(
+        absl::StrCat("and ", hosts.size() - kMostHostsNoted, " more hosts"));
+  }
+  return notes;
+}
+
+void AddNoteOnTensorGroups(const Mesh& mesh, const MeshConfig& config,
+                           std::vector<std::string>* notes) {
+  const int spread = mesh.spread_tensor_groups();
+  if (spread == 0) return;
+  notes->push_back(absl::StrCat(
+      spread, " of ", config.data, " tensor groups have ranks on several ",
+      "hosts, so activations cross the network in every layer; start a ",
+      "multiple of mesh.tensor = ", config.tensor,
+      " ranks on each host, or lower mesh.tensor"));
 }
 
 }  // namespace
@@ -37,22 +119,27 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Over(
   session->placement_ = placement;
   session->threads_ = cpu.threads;
   session->device_ = OpenCpuDevice(cpu);
-  LORICA_ASSIGN_OR_RETURN(session->mesh_, Mesh::Create(mesh, std::move(world)));
+  LORICA_ASSIGN_OR_RETURN(session->mesh_, Mesh::Create(mesh, std::move(world),
+                                                       placement.host_number));
   return session;
 }
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Open(
     const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
     int threads) {
-  auto watchdog = std::make_unique<Watchdog>(kCollectiveTimeout);
+  auto watchdog =
+      std::make_unique<Watchdog>(absl::Seconds(mesh.timeout_seconds));
   std::unique_ptr<Communicator> world = mpi.World();
   world->SetWatchdog(watchdog.get());
   LORICA_RETURN_IF_ERROR(Agree(CheckDevice(device), *world));
-  LORICA_ASSIGN_OR_RETURN(
-      std::unique_ptr<Session> session,
-      Over(std::move(world), mpi.placement(), mesh,
-           {.threads = ThreadsOf(threads, mpi.placement())}));
+  const CpuShare share = TakeShare(mpi.placement(), threads, *world);
+  LORICA_ASSIGN_OR_RETURN(std::unique_ptr<Session> session,
+                          Over(std::move(world), mpi.placement(), mesh,
+                               {.threads = share.threads}));
   session->watchdog_ = std::move(watchdog);
+  session->notes_ =
+      NotesOnHosts(mpi.placement(), share, session->mesh_->world());
+  AddNoteOnTensorGroups(*session->mesh_, mesh, &session->notes_);
   return session;
 }
 

@@ -4,8 +4,11 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "launch/run_config.h"
 #include "parallel/mesh.h"
 #include "parallel/mpi_communicator.h"
@@ -19,8 +22,9 @@ namespace lorica {
 class Session {
  public:
   // Errors: a mesh that does not match the number of ranks, a device this build
-  // cannot drive. `mpi` must outlive the session. threads = 0: the host's
-  // cores over its ranks.
+  // cannot drive. `mpi` must outlive the session. threads = 0: the cores of
+  // this rank's share of its host, see cpu_share.h; the calling thread is bound
+  // to the share where the launcher left that open.
   static absl::StatusOr<std::unique_ptr<Session>> Open(
       const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
       int threads);
@@ -34,6 +38,9 @@ class Session {
   const Mesh& mesh() const { return *mesh_; }
   const Placement& placement() const { return placement_; }
   int threads() const { return threads_; }
+  // What a user should know of where the ranks run, a line each; the same on
+  // every rank.
+  absl::Span<const std::string> notes() const { return notes_; }
   // Whether this rank speaks for all.
   bool leads() const { return mesh_->world().rank() == 0; }
 
@@ -45,6 +52,7 @@ class Session {
   std::unique_ptr<Device> device_;
   std::optional<Mesh> mesh_;
   int threads_ = 1;
+  std::vector<std::string> notes_;
 };
 
 }  // namespace lorica

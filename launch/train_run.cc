@@ -211,6 +211,7 @@ void Run::Describe() {
       session_.mesh().world().size(), mesh.data, mesh.tensor,
       session_.threads(), session_.placement().hosts,
       session_.placement().hosts == 1 ? "" : "s"));
+  for (const std::string& note : session_.notes()) progress_->Say(note);
   progress_->Say(DatasetLine(config_.data.train, data_.train));
   if (data_.valid.has_value()) {
     progress_->Say(DatasetLine(config_.data.valid, *data_.valid));
