@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -29,8 +30,10 @@ std::string Describe(const WatchedCall& call, absl::Duration waited) {
   return text;
 }
 
-Watchdog::Watchdog(absl::Duration timeout)
-    : timeout_(timeout), thread_([this] { Watch(); }) {}
+Watchdog::Watchdog(absl::Duration timeout, std::function<bool()> told_to_end)
+    : timeout_(timeout),
+      told_to_end_(std::move(told_to_end)),
+      thread_([this] { Watch(); }) {}
 
 Watchdog::~Watchdog() {
   {
@@ -52,12 +55,24 @@ void Watchdog::End() {
   call_.reset();
 }
 
+// In one piece, so that lines of several ranks do not mix.
+void Watchdog::Write(absl::Duration waited, absl::string_view why) const {
+  const std::string line = absl::StrCat(
+      "lorica: ", Describe(*call_, absl::Trunc(waited, absl::Milliseconds(1))),
+      "; ", why, "\n");
+  [[maybe_unused]] const ssize_t written =
+      write(STDERR_FILENO, line.data(), line.size());
+}
+
 // Looks several times a timeout instead of taking the time of every call.
 void Watchdog::Watch() {
+  const absl::Duration longest =
+      told_to_end_ ? kLongWait / 3 : absl::Seconds(1);
   const auto period = absl::ToChronoMilliseconds(
-      std::clamp(timeout_ / 8, absl::Milliseconds(1), absl::Seconds(1)));
+      std::clamp(timeout_ / 8, absl::Milliseconds(1), longest));
   std::unique_lock lock(mutex_);
   uint64_t seen = 0;
+  uint64_t told_of = 0;
   absl::Time since = absl::Now();
   while (!stop_.wait_for(lock, period, [this] { return stopped_; })) {
     if (!call_.has_value() || begun_ != seen) {
@@ -66,14 +81,14 @@ void Watchdog::Watch() {
       continue;
     }
     const absl::Duration waited = absl::Now() - since;
+    if (waited >= kLongWait && told_of != seen && told_to_end_ &&
+        told_to_end_()) {
+      told_of = seen;
+      Write(waited, "this process was told to end");
+    }
     if (waited < timeout_) continue;
-    const std::string line = absl::StrCat(
-        "lorica: ",
-        Describe(*call_, absl::Trunc(waited, absl::Milliseconds(1))),
-        "; a peer has stopped or is out of reach, so this rank ends\n");
     // The lock is kept: a collective that ends now does not go on.
-    [[maybe_unused]] const ssize_t written =
-        write(STDERR_FILENO, line.data(), line.size());
+    Write(waited, "a peer has stopped or is out of reach, so this rank ends");
     absl::SleepFor(std::min(kGrace, timeout_));
     _exit(kExitCode);
   }

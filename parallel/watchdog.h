@@ -5,11 +5,13 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "parallel/communicator.h"
 
@@ -36,8 +38,15 @@ class Watchdog {
  public:
   static constexpr int kExitCode = 75;  // EX_TEMPFAIL: start again.
   static constexpr absl::Duration kGrace = absl::Seconds(2);
+  // A wait worth a line in a process that was asked to end.
+  static constexpr absl::Duration kLongWait = absl::Milliseconds(300);
 
-  explicit Watchdog(absl::Duration timeout);
+  // `told_to_end`, if given, says whether the process was asked to end, as
+  // launchers ask the survivors of a rank that died, moments before they
+  // insist. A rank that then still waits writes what for, and goes on waiting:
+  // whoever it waits for may only be slow. Called by the watchdog's thread.
+  explicit Watchdog(absl::Duration timeout,
+                    std::function<bool()> told_to_end = nullptr);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -48,8 +57,10 @@ class Watchdog {
 
  private:
   void Watch();
+  void Write(absl::Duration waited, absl::string_view why) const;
 
   const absl::Duration timeout_;
+  const std::function<bool()> told_to_end_;
   std::mutex mutex_;
   std::condition_variable stop_;
   bool stopped_ = false;

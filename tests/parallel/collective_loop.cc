@@ -1,7 +1,9 @@
 // Sums gradients until something stops it: what faults.sh tries its faults on.
-// Argument: the watchdog's timeout in seconds.
+// Goes on when told to end, as training does to the end of a step. Argument:
+// the watchdog's timeout in seconds.
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
@@ -10,11 +12,17 @@
 #include "parallel/watchdog.h"
 #include "runtime/check.h"
 
+namespace {
+volatile std::sig_atomic_t told_to_end = 0;
+}  // namespace
+
 int main(int argc, char** argv) {
   CHECK_EQ(argc, 2);
   auto environment = lorica::MpiEnvironment::Start();
   CHECK(environment.ok()) << environment.status();
-  lorica::Watchdog watchdog(absl::Seconds(std::atoi(argv[1])));
+  std::signal(SIGTERM, [](int) { told_to_end = 1; });
+  lorica::Watchdog watchdog(absl::Seconds(std::atoi(argv[1])),
+                            [] { return told_to_end != 0; });
   const auto world = environment->get()->World();
   world->SetWatchdog(&watchdog);
   const auto device = lorica::OpenCpuDevice({.threads = 1});

@@ -1,7 +1,10 @@
 #include "parallel/watchdog.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -23,6 +26,24 @@ TEST(WatchdogTest, CollectivesThatEndAreLeftAlone) {
     }
     world->SetWatchdog(nullptr);
   });
+}
+
+TEST(WatchdogTest, ARankThatWaitsWhenToldToEndSaysWhatFor) {
+  testing::internal::CaptureStderr();
+  RunRanks(2, [](std::unique_ptr<Communicator> world) {
+    Watchdog watchdog(absl::Seconds(60), [] { return true; });
+    world->SetWatchdog(&watchdog);
+    world->Barrier();
+    if (world->rank() == 1) absl::SleepFor(absl::Milliseconds(800));
+    world->Barrier();
+    world->SetWatchdog(nullptr);
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(said, testing::ContainsRegex(
+                        "rank 0 waited [0-9]+ms in barrier 2 \\(control, 0 "
+                        "bytes, group of ranks 0 1\\) for rank 1; this "
+                        "process was told to end"));
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
 }
 
 TEST(WatchdogDeathTest, ARankThatDoesNotComeEndsTheOthers) {

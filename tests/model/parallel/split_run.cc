@@ -291,7 +291,7 @@ SplitResult RunSplit(const SplitOptions& options, const Session& session) {
         }
         return targets;
       });
-  const auto nothing = [](int64_t) { return absl::OkStatus(); };
+  const auto nothing = [](const auto&) { return absl::OkStatus(); };
   const absl::Status status =
       trainer.Run({.on_step =
                        [&](const StepMetrics& metrics) {
