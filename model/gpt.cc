@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/check.h"
+#include "runtime/trace.h"
 
 namespace lorica {
 namespace {
@@ -85,6 +86,7 @@ void Gpt::MakeRopeTable() {
 }
 
 Stream Gpt::Embed(const Pass& pass) const {
+  const Span span(SpanKind::kLayer, "embedding", "forward");
   Tensor x =
       ops::GatherRows(embedding_.weight, pass.ids, embedding_.first_vocab);
   return {.x = Redistribute(std::move(x), plan_.row.output, pass.tokens,

@@ -7,6 +7,7 @@
 #include "parallel/reduce.h"
 #include "parallel/watchdog.h"
 #include "runtime/check.h"
+#include "runtime/trace.h"
 
 namespace lorica {
 namespace {
@@ -84,7 +85,9 @@ class Communicator::Call {
  public:
   Call(Communicator* group, const char* collective, Purpose purpose,
        int64_t bytes)
-      : watchdog_(group->watchdog_) {
+      : span_(SpanKind::kCollective, collective, NameOf(purpose),
+              {.bytes = static_cast<double>(bytes)}),
+        watchdog_(group->watchdog_) {
     Traffic& traffic = group->traffic_[static_cast<size_t>(purpose)];
     ++traffic.calls;
     traffic.bytes += bytes;
@@ -104,6 +107,7 @@ class Communicator::Call {
   Call& operator=(const Call&) = delete;
 
  private:
+  Span span_;
   Watchdog* watchdog_;
 };
 

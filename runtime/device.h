@@ -25,6 +25,9 @@ class Device {
   const Backend& backend() const { return *backend_; }
   Queue* queue() const { return queue_.get(); }
   Allocator& allocator() const { return *allocator_; }
+  // Calls `table` from now on, one that calls the present one in its turn, as
+  // that of traced_backend.h does.
+  void Interpose(const Backend* table) { backend_ = table; }
   void Synchronize() const { backend_->synchronize(queue_.get()); }
 
  private:

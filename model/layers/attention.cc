@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/check.h"
+#include "runtime/trace.h"
 
 namespace lorica {
 
@@ -67,6 +68,7 @@ Attention::Saved Attention::Heads(const Stream& in,
 Stream Attention::Forward(const Stream& in, const AttentionAdapters& adapters,
                           const Pass& pass, Rows rows, Recompute recompute,
                           KvCache* cache, Saved* saved) const {
+  const Span span(SpanKind::kLayer, "attention", "forward");
   const KeepInput keep =
       recompute == Recompute::kNone ? KeepInput::kYes : KeepInput::kNo;
   Saved heads = Heads(in, adapters, pass, keep, cache);
@@ -92,6 +94,7 @@ Stream Attention::Forward(const Stream& in, const AttentionAdapters& adapters,
 void Attention::Backward(Saved saved, const AttentionAdapters& adapters,
                          const Pass& pass, ops::InputGrad input_grad,
                          Tensor* dstream) const {
+  const Span span(SpanKind::kLayer, "attention", "backward");
   if (!saved.rstd.present()) {
     LoraLinear::Saved o = std::move(saved.o);
     saved = Heads({.x = saved.x}, adapters, pass, KeepInput::kYes, nullptr);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/check.h"
+#include "runtime/trace.h"
 
 namespace lorica {
 namespace {
@@ -72,6 +73,7 @@ void LossHead::AddLosses(const Chunk& chunk, const Tensor& targets,
 
 std::vector<double> LossHead::Losses(const Stream& in,
                                      const Tensor& targets) const {
+  const Span span(SpanKind::kLayer, "head", "forward");
   Tensor h = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_).y;
   h = Redistribute(std::move(h), plan_.input, targets.elements(), *group_,
                    Purpose::kActivation);
@@ -87,6 +89,7 @@ std::vector<double> LossHead::Losses(const Stream& in,
 LossHead::Result LossHead::LossesAndGrad(const Stream& in,
                                          const Tensor& targets,
                                          float scale) const {
+  const Span span(SpanKind::kLayer, "head", "both");
   Result result;
   ops::RmsNormResult norm = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_);
   const Tensor h = Redistribute(norm.y, plan_.input, targets.elements(),
@@ -111,6 +114,7 @@ LossHead::Result LossHead::LossesAndGrad(const Stream& in,
 }
 
 Tensor LossHead::Logits(const Stream& in) const {
+  const Span span(SpanKind::kLayer, "head", "forward");
   Tensor h = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_).y;
   const int64_t count = h.rows();
   h = Redistribute(std::move(h), plan_.input, count, *group_,

@@ -3,6 +3,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/trace.h"
+
 namespace lorica {
 
 Mlp::Mlp(Weights weights, const ModelPlan& plan, float norm_epsilon,
@@ -28,6 +30,7 @@ Mlp::Saved Mlp::GateUp(const Stream& in, const MlpAdapters& adapters,
 
 Stream Mlp::Forward(const Stream& in, const MlpAdapters& adapters,
                     const Pass& pass, Recompute recompute, Saved* saved) const {
+  const Span span(SpanKind::kLayer, "mlp", "forward");
   const KeepInput keep =
       recompute == Recompute::kNone ? KeepInput::kYes : KeepInput::kNo;
   Saved hidden = GateUp(in, adapters, pass, keep);
@@ -47,6 +50,7 @@ Stream Mlp::Forward(const Stream& in, const MlpAdapters& adapters,
 
 void Mlp::Backward(Saved saved, const MlpAdapters& adapters, const Pass& pass,
                    ops::InputGrad input_grad, Tensor* dstream) const {
+  const Span span(SpanKind::kLayer, "mlp", "backward");
   if (!saved.rstd.present()) {
     LoraLinear::Saved down = std::move(saved.down);
     saved = GateUp({.x = saved.x}, adapters, pass, KeepInput::kYes);
