@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "configs/lorica.pb.h"
 #include "launch/overrides.h"
 #include "runtime/check.h"
@@ -115,6 +116,32 @@ void Resolve(proto::RunConfig* config) {
   }
 }
 
+// Every field that is set, by its path.
+void ListFields(const Message& message, const std::string& prefix,
+                std::map<std::string, std::string>* fields) {
+  const auto& reflection = *message.GetReflection();
+  std::vector<const FieldDescriptor*> present;
+  reflection.ListFields(message, &present);
+  for (const FieldDescriptor* field : present) {
+    const std::string path = prefix + field->name();
+    if (field->is_repeated()) {
+      // Of the scalars, only texts are ever repeated.
+      std::vector<std::string> values;
+      for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
+        values.push_back(reflection.GetRepeatedString(message, field, i));
+      }
+      (*fields)[path] = absl::StrJoin(values, " ");
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      ListFields(reflection.GetMessage(message, field), path + ".", fields);
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+      (*fields)[path] = reflection.GetString(message, field);
+    } else {
+      google::protobuf::TextFormat::PrintFieldValueToString(message, field, -1,
+                                                            &(*fields)[path]);
+    }
+  }
+}
+
 DType FromProto(proto::Model::DType dtype) {
   return dtype == proto::Model::F32 ? DType::kF32 : DType::kBF16;
 }
@@ -127,6 +154,18 @@ LongRecords FromProto(proto::Data::Overlong overlong) {
 Schedule FromProto(proto::Train::Schedule schedule) {
   return schedule == proto::Train::CONSTANT ? Schedule::kConstant
                                             : Schedule::kCosine;
+}
+
+OnAnomaly FromProto(proto::Train::Anomaly anomaly) {
+  switch (anomaly) {
+    case proto::Train::STOP:
+      return OnAnomaly::kStop;
+    case proto::Train::SKIP:
+      return OnAnomaly::kSkip;
+    case proto::Train::ROLL_BACK:
+      return OnAnomaly::kRollBack;
+  }
+  LOG(FATAL) << "unknown reaction " << anomaly;
 }
 
 DeviceKind FromProto(proto::RunConfig::Device device) {
@@ -190,14 +229,23 @@ RunConfig FromProto(const proto::RunConfig& config) {
                 .weight_decay = train.weight_decay(),
                 .max_grad_norm = train.max_grad_norm(),
                 .seed = train.seed(),
-                .valid_every_steps = train.valid_every_steps()},
+                .valid_every_steps = train.valid_every_steps(),
+                .on_anomaly = FromProto(train.on_anomaly()),
+                .outlier_factor = train.outlier_factor(),
+                .max_anomalies = train.max_anomalies()},
       .mesh = {.data = config.mesh().data(),
                .tensor = config.mesh().tensor(),
                .tensor_sequence = config.mesh().tensor_sequence(),
                .timeout_seconds = config.mesh().timeout_seconds()},
-      .checkpoint = {.directory = config.checkpoint().directory(),
-                     .every_steps = config.checkpoint().every_steps(),
-                     .keep = config.checkpoint().keep()},
+      .checkpoint =
+          {.directory = config.checkpoint().directory(),
+           .every_steps = config.checkpoint().every_steps(),
+           .keep = config.checkpoint().keep(),
+           .keep_every_steps = config.checkpoint().keep_every_steps(),
+           .resume = config.checkpoint().resume(),
+           .allow_change = {config.checkpoint().allow_change().begin(),
+                            config.checkpoint().allow_change().end()},
+           .before_seconds = config.checkpoint().before_seconds()},
       .report = {.every_steps = config.report().every_steps(),
                  .metrics = config.report().metrics()},
       .device = FromProto(config.device()),
@@ -223,6 +271,7 @@ absl::StatusOr<LoadedConfig> ParseConfig(
         absl::StrCat(name, ": ", valid.message()));
   }
   google::protobuf::TextFormat::PrintToString(config, &loaded.text);
+  ListFields(config, "", &loaded.fields);
   return loaded;
 }
 

@@ -2,6 +2,7 @@
 #ifndef LORICA_LAUNCH_CONFIG_H_
 #define LORICA_LAUNCH_CONFIG_H_
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,9 @@ struct LoadedConfig {
   // The same as a textproto with every field written out, fit to be loaded
   // again.
   std::string text;
+  // The same by path: "train.seed" -> "1". A list's values are joined by
+  // spaces; what is not given and has no default is absent.
+  std::map<std::string, std::string> fields;
 };
 
 // Reads the config file at `path` and applies `overrides`, each "path=value"

@@ -4,10 +4,13 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/check.h"
+#include "runtime/files/atomic_file.h"
+#include "runtime/status_macros.h"
 
 namespace lorica {
 namespace {
@@ -20,7 +23,28 @@ absl::Status WriteError(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<MetricsWriter> MetricsWriter::Create(const std::string& path) {
-  std::FILE* file = std::fopen(path.c_str(), "w");
+  return Open(path, "w");
+}
+
+absl::StatusOr<MetricsWriter> MetricsWriter::Continue(const std::string& path,
+                                                      int64_t step) {
+  std::ifstream file(path);
+  std::string kept;
+  for (std::string line; std::getline(file, line);) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (json.is_object() && json.contains("step") &&
+        json["step"].is_number_integer() &&
+        json["step"].get<int64_t>() <= step) {
+      kept += line + "\n";
+    }
+  }
+  LORICA_RETURN_IF_ERROR(WriteFileAtomically(path, kept));
+  return Open(path, "a");
+}
+
+absl::StatusOr<MetricsWriter> MetricsWriter::Open(const std::string& path,
+                                                  const char* mode) {
+  std::FILE* file = std::fopen(path.c_str(), mode);
   if (file == nullptr) return WriteError(path);
   return MetricsWriter(path, file);
 }
@@ -35,7 +59,18 @@ absl::Status MetricsWriter::Write(const StepMetrics& metrics) {
       {"tokens", metrics.tokens},
       {"step_seconds", metrics.step_seconds},
       {"tokens_per_second", metrics.tokens_per_second},
-      {"peak_rss_bytes", metrics.peak_rss_bytes}};
+      {"peak_rss_bytes", metrics.peak_rss_bytes},
+      {"anomalies", metrics.anomalies}};
+  return WriteLine(line.dump());
+}
+
+absl::Status MetricsWriter::Write(const SaveMetrics& metrics) {
+  const nlohmann::ordered_json line = {
+      {"step", metrics.step},
+      {"saved", metrics.saved},
+      {"save_seconds", metrics.save_seconds},
+      {"save_blocked_seconds", metrics.save_blocked_seconds},
+      {"save_bytes", metrics.save_bytes}};
   return WriteLine(line.dump());
 }
 

@@ -23,6 +23,16 @@ struct StepMetrics {
   double step_seconds = 0;
   double tokens_per_second = 0;
   int64_t peak_rss_bytes = 0;  // The largest of any rank so far.
+  int64_t anomalies = 0;       // So far: this step's included.
+};
+
+// A save that is in place, or was not possible.
+struct SaveMetrics {
+  int64_t step = 0;
+  bool saved = true;
+  double save_seconds = 0;          // Until it was in place.
+  double save_blocked_seconds = 0;  // Of which training stood still.
+  int64_t save_bytes = 0;           // Of all files of all ranks.
 };
 
 // The loss on the validation records after `step` steps.
@@ -40,8 +50,13 @@ class MetricsWriter {
  public:
   // Begins the file anew. Its folder must exist.
   static absl::StatusOr<MetricsWriter> Create(const std::string& path);
+  // Goes on after the lines of steps up to `step`; what a run wrote beyond the
+  // save it resumes, and a line cut short, are dropped.
+  static absl::StatusOr<MetricsWriter> Continue(const std::string& path,
+                                                int64_t step);
 
   absl::Status Write(const StepMetrics& metrics);
+  absl::Status Write(const SaveMetrics& metrics);
   absl::Status Write(const ValidMetrics& metrics);
 
  private:
@@ -49,6 +64,8 @@ class MetricsWriter {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
 
+  static absl::StatusOr<MetricsWriter> Open(const std::string& path,
+                                            const char* mode);
   MetricsWriter(std::string path, std::FILE* file)
       : path_(std::move(path)), file_(file) {}
   absl::Status WriteLine(const std::string& line);

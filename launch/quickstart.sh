@@ -24,7 +24,8 @@ cmake --workflow --preset release > build/release.log 2>&1 ||
   { tail -n 40 build/release.log >&2; exit 1; }
 bash launch/fetch_model.sh
 
-"${mpi[@]}" "$lorica" train --config "$config" "$@"
+"${mpi[@]}" "$lorica" train --config "$config" \
+  --set checkpoint.resume=NEVER "$@"
 adapter=$run/$(< "$run/latest")
 
 # The first held-out record, field by field.

@@ -90,7 +90,29 @@ absl::Status Check(const TrainOptions& train) {
   LORICA_RETURN_IF_ERROR(NotNegative("train.weight_decay", train.weight_decay));
   LORICA_RETURN_IF_ERROR(
       NotNegative("train.max_grad_norm", train.max_grad_norm));
-  return AtLeast("train.valid_every_steps", train.valid_every_steps, 0);
+  LORICA_RETURN_IF_ERROR(
+      AtLeast("train.valid_every_steps", train.valid_every_steps, 0));
+  LORICA_RETURN_IF_ERROR(
+      NotNegative("train.outlier_factor", train.outlier_factor));
+  if (train.outlier_factor > 0 && train.outlier_factor <= 1) {
+    return Invalid("train.outlier_factor",
+                   absl::StrCat("is ", train.outlier_factor,
+                                "; it must be above 1, or 0 for no limit"));
+  }
+  return AtLeast("train.max_anomalies", train.max_anomalies, 0);
+}
+
+absl::Status Check(const CheckpointOptions& checkpoint) {
+  LORICA_RETURN_IF_ERROR(
+      Given("checkpoint.directory", checkpoint.directory, "runs/demo"));
+  LORICA_RETURN_IF_ERROR(
+      AtLeast("checkpoint.every_steps", checkpoint.every_steps, 0));
+  LORICA_RETURN_IF_ERROR(AtLeast("checkpoint.keep", checkpoint.keep, 0));
+  LORICA_RETURN_IF_ERROR(
+      AtLeast("checkpoint.keep_every_steps", checkpoint.keep_every_steps, 0));
+  LORICA_RETURN_IF_ERROR(
+      NotNegative("checkpoint.before_seconds", checkpoint.before_seconds));
+  return Given("checkpoint.resume", checkpoint.resume, "AUTO");
 }
 
 // What two fields must be to each other.
@@ -124,11 +146,7 @@ absl::Status RunConfig::Validate() const {
   LORICA_RETURN_IF_ERROR(AtLeast("mesh.tensor", mesh.tensor, 1));
   LORICA_RETURN_IF_ERROR(
       Positive("mesh.timeout_seconds", mesh.timeout_seconds));
-  LORICA_RETURN_IF_ERROR(
-      Given("checkpoint.directory", checkpoint.directory, "runs/demo"));
-  LORICA_RETURN_IF_ERROR(
-      AtLeast("checkpoint.every_steps", checkpoint.every_steps, 0));
-  LORICA_RETURN_IF_ERROR(AtLeast("checkpoint.keep", checkpoint.keep, 0));
+  LORICA_RETURN_IF_ERROR(Check(checkpoint));
   LORICA_RETURN_IF_ERROR(AtLeast("report.every_steps", report.every_steps, 1));
   if (device == DeviceKind::kCuda) {
     return Invalid("device",

@@ -47,6 +47,8 @@ struct DataOptions {
   friend bool operator==(const DataOptions&, const DataOptions&) = default;
 };
 
+enum class OnAnomaly : uint8_t { kStop, kSkip, kRollBack };
+
 struct TrainOptions {
   int64_t steps = 200;
   int64_t global_batch = 16;  // A multiple of micro_batch * mesh.data.
@@ -58,13 +60,20 @@ struct TrainOptions {
   double max_grad_norm = 1;  // 0: off.
   int64_t seed = 1;
   int64_t valid_every_steps = 0;  // 0: first and last only.
+  OnAnomaly on_anomaly = OnAnomaly::kStop;
+  double outlier_factor = 0;  // 0: nothing is an outlier.
+  int64_t max_anomalies = 10;
   friend bool operator==(const TrainOptions&, const TrainOptions&) = default;
 };
 
 struct CheckpointOptions {
   std::string directory;
-  int64_t every_steps = 50;  // 0: last only.
-  int64_t keep = 3;          // 0: all.
+  int64_t every_steps = 50;               // 0: last only.
+  int64_t keep = 3;                       // 0: all.
+  int64_t keep_every_steps = 0;           // 0: none beside the newest.
+  std::string resume = "AUTO";            // AUTO, NEVER or a path.
+  std::vector<std::string> allow_change;  // Fields, when resuming.
+  double before_seconds = 0;              // 0: no limit.
   friend bool operator==(const CheckpointOptions&,
                          const CheckpointOptions&) = default;
 };

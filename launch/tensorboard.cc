@@ -115,6 +115,13 @@ absl::Status EventWriter::Write(const StepMetrics& metrics) {
        {"memory/peak_rss_bytes", static_cast<double>(metrics.peak_rss_bytes)}});
 }
 
+absl::Status EventWriter::Write(const SaveMetrics& metrics) {
+  return WriteScalars(
+      metrics.step, {{"save/seconds", metrics.save_seconds},
+                     {"save/blocked_seconds", metrics.save_blocked_seconds},
+                     {"save/bytes", static_cast<double>(metrics.save_bytes)}});
+}
+
 absl::Status EventWriter::Write(const ValidMetrics& metrics) {
   return WriteScalars(metrics.step, {{"valid/loss", metrics.valid_loss}});
 }

@@ -24,6 +24,7 @@ class EventWriter {
 
   absl::Status Write(const StepMetrics& metrics);
   absl::Status Write(const ValidMetrics& metrics);
+  absl::Status Write(const SaveMetrics& metrics);
 
   const std::string& path() const { return path_; }
 

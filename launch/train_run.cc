@@ -2,25 +2,26 @@
 
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "launch/base_model.h"
-#include "launch/checkpoint.h"
 #include "launch/field_error.h"
 #include "launch/metrics.h"
 #include "launch/progress.h"
+#include "launch/run_inputs.h"
+#include "launch/state/resume.h"
+#include "launch/state/saver.h"
+#include "launch/stop_signals.h"
 #include "launch/tensorboard.h"
+#include "launch/time_limit.h"
 #include "launch/trainer.h"
-#include "model/text/dataset.h"
-#include "model/text/load_tokenizer.h"
 #include "model/text/packing.h"
 #include "parallel/agreement.h"
 #include "runtime/files/atomic_file.h"
@@ -29,174 +30,109 @@
 namespace lorica {
 namespace {
 
-// The adapter's start: a PEFT directory, or none and its configuration.
-struct AdapterSource {
-  LoraConfig lora;
-  std::optional<PeftAdapter> peft;
-};
-
-absl::Status Differs(const char* field, const std::string& here,
-                     const std::string& there, const std::string& directory) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("adapter.", field, " is ", here, " and that of ", directory,
-                   ", which adapter.init_from names, is ", there,
-                   "; leave one of them out"));
-}
-
-// What the config says beside init_from must be what the directory says.
-absl::Status CheckAgainst(const AdapterOptions& options,
-                          const LoraConfig& lora) {
-  const std::string& from = options.init_from;
-  if (options.rank.has_value() && *options.rank != lora.rank) {
-    return Differs("rank", absl::StrCat(*options.rank), absl::StrCat(lora.rank),
-                   from);
-  }
-  if (options.alpha.has_value() && *options.alpha != lora.alpha) {
-    return Differs("alpha", absl::StrCat(*options.alpha),
-                   absl::StrCat(lora.alpha), from);
-  }
-  using Names = std::set<std::string>;
-  const Names here(options.targets.begin(), options.targets.end());
-  const Names there(lora.targets.begin(), lora.targets.end());
-  if (!here.empty() && here != there) {
-    return Differs("target", absl::StrJoin(here, " "),
-                   absl::StrJoin(there, " "), from);
-  }
-  const bool rslora = lora.scaling == LoraScaling::kRankStabilized;
-  if (options.rslora.has_value() && *options.rslora != rslora) {
-    return Differs("rslora", *options.rslora ? "true" : "false",
-                   rslora ? "true" : "false", from);
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<AdapterSource> OpenAdapterSource(const AdapterOptions& options) {
-  AdapterSource source;
-  if (!options.init_from.empty()) {
-    LORICA_ASSIGN_OR_RETURN(
-        source.peft,
-        Of("adapter.init_from", ReadPeftAdapter(options.init_from)));
-    LORICA_RETURN_IF_ERROR(CheckAgainst(options, source.peft->lora));
-    source.lora = source.peft->lora;
-  } else {
-    source.lora.rank = options.rank.value();
-    source.lora.alpha = options.alpha.value();
-    source.lora.scaling = options.rslora.value() ? LoraScaling::kRankStabilized
-                                                 : LoraScaling::kStandard;
-    source.lora.targets = options.targets;
-  }
-  source.lora.dropout = static_cast<float>(options.dropout);
-  return source;
-}
-
-struct RunData {
-  Dataset train;
-  DataOrder order;
-  std::optional<Dataset> valid;
-};
-
-absl::StatusOr<RunData> LoadData(const RunConfig& config) {
-  LORICA_ASSIGN_OR_RETURN(const Tokenizer tokenizer,
-                          Of("model.path", LoadTokenizer(config.model.path)));
-  const DatasetOptions options = {
-      .end_mark = config.data.append_eos ? EndMark::kAppendEos : EndMark::kOmit,
-      .max_tokens = config.data.sequence_length,
-      .long_records = config.data.overlong};
-  LORICA_ASSIGN_OR_RETURN(
-      Dataset train,
-      Of("data.train", ReadDataset(config.data.train, tokenizer, options)));
-  LORICA_ASSIGN_OR_RETURN(
-      DataOrder order,
-      Of(absl::StrCat("data.train ", config.data.train),
-         MakeDataOrder(
-             train, {.row_tokens = config.data.sequence_length,
-                     .packing = config.data.pack ? Packing::kSeveralPerRow
-                                                 : Packing::kOnePerRow,
-                     .shuffling = config.data.shuffle ? Shuffling::kEachEpoch
-                                                      : Shuffling::kFileOrder,
-                     .seed = static_cast<uint64_t>(config.train.seed)})));
-  RunData data = {.train = std::move(train), .order = std::move(order)};
-  if (!config.data.valid.empty()) {
-    LORICA_ASSIGN_OR_RETURN(
-        data.valid,
-        Of("data.valid", ReadDataset(config.data.valid, tokenizer, options)));
-    if (data.valid->num_without_target == std::ssize(data.valid->records)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          config.data.valid, ": no record has a token to predict within ",
-          config.data.sequence_length, " tokens (data.sequence_length)"));
-    }
-  }
-  return data;
-}
-
-std::string DatasetLine(const std::string& path, const Dataset& data) {
-  std::string line = absl::StrCat(path, ": ", data.records.size(), " records");
-  if (data.num_cut > 0) {
-    absl::StrAppend(&line, ", ", data.num_cut, " cut to the row's length");
-  }
-  if (data.num_without_target > 0) {
-    absl::StrAppend(&line, ", ", data.num_without_target,
-                    " without a token to predict");
-  }
-  return line;
-}
+// What the stop of a run at its time limit is called beside signal numbers.
+constexpr int64_t kTimeIsUp = 1000;
 
 // A run once everything is open: what happens around the steps. Rank 0 alone
-// has files and a screen.
+// has a screen and reports; the tensor ranks of the first data replica save.
 class Run {
  public:
-  Run(const RunConfig& config, const Session& session, const Gpt& gpt,
-      Adapter* adapter, const LoraConfig& lora, RunData data)
-      : config_(config),
+  // The arguments must outlive the run. `start`: the time of its process's.
+  Run(const LoadedConfig& loaded, const Session& session, const Gpt& gpt,
+      Adapter* adapter, const LoraConfig& lora, RunData data,
+      std::optional<ResumedRun> resumed, TimeLimit::Clock::time_point start)
+      : loaded_(loaded),
+        config_(loaded.run),
         session_(session),
         gpt_(gpt),
         adapter_(adapter),
         lora_(lora),
-        data_(std::move(data)) {}
+        data_(std::move(data)),
+        resumed_(std::move(resumed)),
+        time_limit_(config_.checkpoint.before_seconds, start) {}
 
-  absl::Status Open(const std::string& config_text) {
-    absl::Status status;
-    if (session_.leads()) status = OpenFiles(config_text);
-    return Agree(status, session_.mesh().world());
-  }
-
+  absl::Status Open();
   absl::Status Train();
 
  private:
-  absl::Status OpenFiles(const std::string& config_text);
+  bool saves() const { return session_.mesh().data().rank() == 0; }
+  absl::Status OpenFiles();
   void Describe();
-  absl::Status OnStep(const StepMetrics& metrics);
-  absl::Status Save(int64_t step);
-  absl::Status Validate(int64_t step);
+  void DescribeResumption();
+  // Hands a line of measurements to whatever keeps them. What cannot be
+  // written, a full disk say, is told once and must not cost the training.
+  template <typename Metrics>
+  void Record(const Metrics& metrics);
+  void OnStep(const StepMetrics& metrics);
+  int64_t StopWish();
+  void Stop(int64_t wish, int64_t step);
+  void Save(const TrainingPosition& position);
+  void OnSaved(const std::optional<SaveReport>& report);
+  absl::Status FinishSaves();
+  void Validate(int64_t step);
 
+  const LoadedConfig& loaded_;
   const RunConfig& config_;
   const Session& session_;
   const Gpt& gpt_;
   Adapter* adapter_;
   const LoraConfig& lora_;
   RunData data_;
-  std::optional<CheckpointStore> store_;
+  std::optional<ResumedRun> resumed_;
+  TimeLimit time_limit_;
+  std::unique_ptr<Saver> saver_;
+  absl::Status last_save_;
   std::optional<MetricsWriter> metrics_;
   std::optional<EventWriter> events_;
   std::optional<Progress> progress_;
+  bool record_failed_ = false;
 };
 
-absl::Status Run::OpenFiles(const std::string& config_text) {
-  const int64_t save_bytes =
-      adapter_->total_parameters() * static_cast<int64_t>(sizeof(float));
-  LORICA_ASSIGN_OR_RETURN(
-      store_, CheckpointStore::Open(config_.checkpoint.directory,
-                                    config_.checkpoint.keep, save_bytes));
+absl::Status Run::Open() {
+  const Mesh& mesh = session_.mesh();
+  absl::Status status;
+  if (saves()) {
+    // The adapter once more in the PEFT directory, and with both moments.
+    const int64_t save_bytes =
+        4 * adapter_->total_parameters() * static_cast<int64_t>(sizeof(float));
+    auto saver = Saver::Open(config_.checkpoint, save_bytes, &mesh.tensor());
+    status = saver.status();
+    if (saver.ok()) saver_ = *std::move(saver);
+    if (status.ok() && session_.leads()) status = OpenFiles();
+  }
+  return Agree(status, mesh.world());
+}
+
+absl::Status Run::OpenFiles() {
+  const std::string& directory = config_.checkpoint.directory;
+  const std::string& metrics = config_.report.metrics;
   LORICA_RETURN_IF_ERROR(
-      WriteFileAtomically(store_->PathOf("run.textproto"), config_text));
+      WriteFileAtomically(directory + "/run.textproto", loaded_.text));
   LORICA_ASSIGN_OR_RETURN(
       metrics_,
-      Of("report.metrics", MetricsWriter::Create(config_.report.metrics)));
-  LORICA_ASSIGN_OR_RETURN(events_,
-                          EventWriter::Create(config_.checkpoint.directory));
+      Of("report.metrics", resumed_.has_value()
+                               ? MetricsWriter::Continue(
+                                     metrics, resumed_->manifest.position.step)
+                               : MetricsWriter::Create(metrics)));
+  LORICA_ASSIGN_OR_RETURN(events_, EventWriter::Create(directory));
   progress_.emplace(stdout, ScreenOf(stdout, stderr), config_.train.steps,
                     config_.report.every_steps);
   return absl::OkStatus();
+}
+
+void Run::DescribeResumption() {
+  if (!resumed_.has_value()) return;
+  for (const std::string& what : resumed_->passed_over) {
+    progress_->Say(absl::StrCat("a save is passed over: ", what));
+  }
+  const int64_t step = resumed_->manifest.position.step;
+  progress_->Say(
+      absl::StrCat("going on after step ", step, " from ", resumed_->save));
+  if (step == config_.train.steps) {
+    progress_->Say(
+        absl::StrCat("nothing is left to do: train.steps is ", step,
+                     "; raise it, or start anew with checkpoint.resume=NEVER"));
+  }
 }
 
 void Run::Describe() {
@@ -216,10 +152,12 @@ void Run::Describe() {
   if (data_.valid.has_value()) {
     progress_->Say(DatasetLine(config_.data.valid, *data_.valid));
   }
+  DescribeResumption();
 }
 
 absl::Status Run::Train() {
   Describe();
+  const StopSignals signals;
   Trainer trainer(
       config_, session_, gpt_, adapter_,
       [&](int64_t first, int64_t count) {
@@ -227,42 +165,111 @@ absl::Status Run::Train() {
       },
       [&](int64_t first, int64_t count) {
         return NumTargets(data_.train, first, count, &data_.order);
-      });
-  return trainer.Run(
-      {.on_step = [&](const StepMetrics& metrics) { return OnStep(metrics); },
-       .on_save = [&](int64_t step) { return Save(step); },
-       .on_validate = [&](int64_t step) { return Validate(step); }});
+      },
+      resumed_.has_value() ? resumed_->manifest.position : TrainingPosition());
+  const auto always_ok = [](auto call) {
+    return [call](const auto&... arguments) {
+      call(arguments...);
+      return absl::OkStatus();
+    };
+  };
+  const absl::Status trained = trainer.Run(
+      {.on_step = always_ok([&](const auto& metrics) { OnStep(metrics); }),
+       .on_save = always_ok([&](const auto& position) { Save(position); }),
+       .on_validate = always_ok([&](int64_t step) { Validate(step); }),
+       .stop_wish = [&] { return StopWish(); },
+       .on_stop =
+           always_ok([&](int64_t wish, int64_t step) { Stop(wish, step); }),
+       .on_anomaly = always_ok([&](const std::string& what) {
+         if (session_.leads()) progress_->Say(what);
+       })});
+  const absl::Status saved = FinishSaves();
+  return trained.ok() ? saved : trained;
 }
 
-absl::Status Run::OnStep(const StepMetrics& metrics) {
-  if (!session_.leads()) return absl::OkStatus();
-  progress_->Report(metrics);
-  LORICA_RETURN_IF_ERROR(events_->Write(metrics));
-  return metrics_->Write(metrics);
-}
-
-absl::Status Run::Save(int64_t step) {
-  // The first data replica holds the whole adapter in its tensor ranks.
-  if (session_.mesh().data().rank() != 0) return absl::OkStatus();
-  const PeftAdapter peft =
-      GatherAdapter(*adapter_, lora_, config_.model.path, session_);
-  if (!session_.leads()) return absl::OkStatus();
-  const absl::Status status = store_->Save(step, peft);
-  // A full disk must not cost the training so far: the saves there are stay.
-  if (!status.ok()) {
-    progress_->Say(
-        absl::StrCat("step ", step, " is not saved: ", status.message()));
+template <typename Metrics>
+void Run::Record(const Metrics& metrics) {
+  absl::Status status = events_->Write(metrics);
+  if (status.ok()) status = metrics_->Write(metrics);
+  if (!status.ok() && !std::exchange(record_failed_, true)) {
+    progress_->Say(absl::StrCat("step ", metrics.step, ": ", status.message(),
+                                "; training goes on"));
   }
-  return absl::OkStatus();
 }
 
-absl::Status Run::Validate(int64_t step) {
-  if (!data_.valid.has_value()) return absl::OkStatus();
+void Run::OnStep(const StepMetrics& metrics) {
+  if (saver_ != nullptr) OnSaved(saver_->Poll());
+  if (!session_.leads()) return;
+  progress_->Report(metrics);
+  Record(metrics);
+}
+
+int64_t Run::StopWish() {
+  const int signal = StopSignals::Received();
+  if (signal != 0) return signal;
+  return time_limit_.IsUp(TimeLimit::Clock::now()) ? kTimeIsUp : 0;
+}
+
+void Run::Stop(int64_t wish, int64_t step) {
+  if (!session_.leads()) return;
+  const std::string why = wish == kTimeIsUp
+                              ? absl::StrCat("checkpoint.before_seconds = ",
+                                             config_.checkpoint.before_seconds)
+                              : SignalName(static_cast<int>(wish));
+  progress_->Say(absl::StrCat("stopped after step ", step, " by ", why));
+}
+
+void Run::Save(const TrainingPosition& position) {
+  const auto since = TimeLimit::Clock::now();
+  if (!saves()) return;
+  SaveContent content = {
+      .manifest = {.position = position,
+                   .mesh = config_.mesh,
+                   .config = loaded_.fields,
+                   .data_checksum = data_.train_checksum,
+                   .tensors = StateTensorsOf(*adapter_)},
+      .snapshot = TakeSnapshot(adapter_, session_.mesh().tensor().rank())};
+  PeftAdapter peft =
+      GatherAdapter(*adapter_, lora_, config_.model.path, session_);
+  if (session_.leads()) content.peft = std::move(peft);
+  OnSaved(saver_->Start(std::move(content), since));
+}
+
+void Run::OnSaved(const std::optional<SaveReport>& report) {
+  if (!report.has_value()) return;
+  time_limit_.Saved(report->seconds);
+  last_save_ = report->status;
+  if (!session_.leads()) return;
+  // A full disk must not cost the training so far: the saves there are stay.
+  if (!report->status.ok()) {
+    progress_->Say(absl::StrCat("step ", report->step,
+                                " is not saved: ", report->status.message()));
+  }
+  Record(SaveMetrics{.step = report->step,
+                     .saved = report->status.ok(),
+                     .save_seconds = report->seconds,
+                     .save_blocked_seconds = report->blocked_seconds,
+                     .save_bytes = report->bytes});
+}
+
+absl::Status Run::FinishSaves() {
+  if (saver_ != nullptr) OnSaved(saver_->Finish());
+  absl::Status status = last_save_;
+  if (!status.ok()) {
+    status = absl::Status(
+        status.code(),
+        absl::StrCat("the run's end is not saved: ", status.message()));
+  }
+  return Agree(status, session_.mesh().world());
+}
+
+void Run::Validate(int64_t step) {
+  if (!data_.valid.has_value()) return;
   const auto start = std::chrono::steady_clock::now();
   const TokenBatch batch = BatchOf(*data_.valid);
   const std::vector<double> losses =
       TokenLosses(batch, gpt_, adapter_, session_);
-  if (!session_.leads()) return absl::OkStatus();
+  if (!session_.leads()) return;
   const ValidMetrics metrics = {
       .step = step,
       .valid_loss = std::accumulate(losses.begin(), losses.end(), 0.0) /
@@ -273,13 +280,13 @@ absl::Status Run::Validate(int64_t step) {
                            std::chrono::steady_clock::now() - start)
                            .count()};
   progress_->Report(metrics);
-  LORICA_RETURN_IF_ERROR(events_->Write(metrics));
-  return metrics_->Write(metrics);
+  Record(metrics);
 }
 
 }  // namespace
 
 absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
+  const TimeLimit::Clock::time_point start = TimeLimit::Clock::now();
   const RunConfig& config = loaded.run;
   Communicator& world = session.mesh().world();
   LORICA_ASSIGN_OR_RETURN(
@@ -298,12 +305,18 @@ absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   }
   absl::StatusOr<RunData> data = LoadData(config);
   LORICA_RETURN_IF_ERROR(Agree(data.status(), world));
+  LORICA_ASSIGN_OR_RETURN(
+      std::optional<ResumedRun> resumed,
+      Resume(config.checkpoint,
+             {.config = loaded.fields, .data_checksum = data->train_checksum},
+             config.train.steps, adapter.get(), world));
   const std::unique_ptr<Gpt> gpt =
       LoadGpt(base, config.model.dtype,
               config.mesh.tensor_sequence ? kSequenceParallel : kTensorParallel,
               session);
-  Run run(config, session, *gpt, adapter.get(), source->lora, *std::move(data));
-  LORICA_RETURN_IF_ERROR(run.Open(loaded.text));
+  Run run(loaded, session, *gpt, adapter.get(), source->lora, *std::move(data),
+          std::move(resumed), start);
+  LORICA_RETURN_IF_ERROR(run.Open());
   return run.Train();
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "launch/anomaly.h"
 #include "model/pass.h"
 #include "model/tuning/lr_schedule.h"
 #include "runtime/check.h"
@@ -44,41 +45,109 @@ double Sum(const std::vector<double>& values) {
 
 Trainer::Trainer(const RunConfig& config, const Session& session,
                  const Gpt& gpt, Adapter* adapter, RowSource rows,
-                 std::function<int64_t(int64_t, int64_t)> targets)
+                 std::function<int64_t(int64_t, int64_t)> targets,
+                 TrainingPosition position)
     : config_(config),
       session_(session),
       gpt_(gpt),
       adapter_(adapter),
       rows_(std::move(rows)),
       targets_(std::move(targets)),
-      sync_(SlicesOf(*adapter), adapter->elements(), session.mesh()) {}
+      sync_(SlicesOf(*adapter), adapter->elements(), session.mesh()),
+      position_(std::move(position)) {}
 
 absl::Status Trainer::Run(const TrainerEvents& events) {
   const TrainOptions& train = config_.train;
-  LORICA_RETURN_IF_ERROR(events.on_validate(0));
-  for (int64_t step = 1; step <= train.steps; ++step) {
-    LORICA_ASSIGN_OR_RETURN(const StepMetrics metrics, Step(step));
-    LORICA_RETURN_IF_ERROR(events.on_step(metrics));
-    const bool last = step == train.steps;
+  if (position_.step == 0 && events.on_validate) {
+    LORICA_RETURN_IF_ERROR(events.on_validate(0));
+  }
+  BackUp();
+  while (position_.step < train.steps) {
+    const StepResult result = Step(events);
+    LORICA_RETURN_IF_ERROR(events.on_step(result.metrics));
+    if (result.anomaly.empty()) {
+      ++position_.step;
+    } else {
+      LORICA_RETURN_IF_ERROR(React(result, events));
+    }
+    const bool last = position_.step == train.steps;
     const auto due = [&](int64_t every) {
-      return last || (every > 0 && step % every == 0);
+      return last || (every > 0 && position_.step % every == 0);
     };
-    if (due(train.valid_every_steps)) {
-      LORICA_RETURN_IF_ERROR(events.on_validate(step));
+    const bool stops = result.stop_wish != 0;
+    if (position_.step != result.metrics.step) continue;  // Rolled back.
+    if (events.on_validate && due(train.valid_every_steps)) {
+      LORICA_RETURN_IF_ERROR(events.on_validate(position_.step));
     }
-    if (due(config_.checkpoint.every_steps)) {
+    if (stops || due(config_.checkpoint.every_steps)) {
       VerifyReplicas();
-      LORICA_RETURN_IF_ERROR(events.on_save(step));
+      LORICA_RETURN_IF_ERROR(Save(events));
     }
+    if (stops) return events.on_stop(result.stop_wish, position_.step);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepMetrics> Trainer::Step(int64_t step) {
+absl::Status Trainer::Save(const TrainerEvents& events) {
+  BackUp();
+  return events.on_save ? events.on_save(position_) : absl::OkStatus();
+}
+
+absl::Status Trainer::React(const StepResult& result,
+                            const TrainerEvents& events) {
+  const TrainOptions& train = config_.train;
+  const int64_t step = result.metrics.step;
+  const std::string what = absl::StrCat("step ", step, ": ", result.anomaly);
+  if (train.on_anomaly == OnAnomaly::kStop) {
+    return absl::AbortedError(
+        absl::StrCat(what,
+                     "; the last save is kept. A smaller train.learning_rate "
+                     "may help, or train.on_anomaly"));
+  }
+  if (position_.anomalies > train.max_anomalies) {
+    return absl::AbortedError(
+        absl::StrCat(what, "; that is anomaly ", position_.anomalies,
+                     " and train.max_anomalies is ", train.max_anomalies,
+                     "; the last save is kept"));
+  }
+  if (train.on_anomaly == OnAnomaly::kSkip) {
+    ++position_.step;
+    return events.on_anomaly(absl::StrCat(what, "; skipped"));
+  }
+  RollBack();
+  return events.on_anomaly(
+      absl::StrCat(what, "; rolled back to step ", position_.step));
+}
+
+void Trainer::BackUp() {
+  if (config_.train.on_anomaly != OnAnomaly::kRollBack) return;
+  backup_ = {.position = position_,
+             .values = adapter_->values()->ToHost<float>(),
+             .first_moments = adapter_->first_moments()->ToHost<float>(),
+             .second_moments = adapter_->second_moments()->ToHost<float>()};
+}
+
+// What came after the backup is done again with the batches after the bad one,
+// which would bring the same anomaly again.
+void Trainer::RollBack() {
+  adapter_->values()->CopyFrom(backup_->values.data());
+  adapter_->first_moments()->CopyFrom(backup_->first_moments.data());
+  adapter_->second_moments()->CopyFrom(backup_->second_moments.data());
+  adapter_->Refresh();
+  TrainingPosition position = backup_->position;
+  const int64_t next_batch = position_.step + 1 + position_.skipped_batches;
+  position.skipped_batches = next_batch - position.step;
+  position.anomalies = position_.anomalies;
+  position_ = std::move(position);
+}
+
+Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   const Clock::time_point start = Clock::now();
   const TrainOptions& train = config_.train;
   Communicator& data = session_.mesh().data();
-  const int64_t first_row = (step - 1) * train.global_batch;
+  const int64_t step = position_.step + 1;
+  const int64_t first_row =
+      (step - 1 + position_.skipped_batches) * train.global_batch;
   const int64_t targets = targets_(first_row, train.global_batch);
   const int64_t micro_batches = train.global_batch / train.micro_batch;
   const int64_t mine = micro_batches / data.size();
@@ -98,32 +167,38 @@ absl::StatusOr<StepMetrics> Trainer::Step(int64_t step) {
   data.AllReduceSum(absl::MakeSpan(losses), Purpose::kLoss);
   const double tokens = losses.back();
   losses.pop_back();
-  StepMetrics metrics = {
-      .step = step,
-      .loss = Sum(losses) / static_cast<double>(targets),
-      .learning_rate = LearningRate({.peak = train.learning_rate,
-                                     .warmup_steps = train.warmup_steps,
-                                     .steps = train.steps,
-                                     .schedule = train.schedule},
-                                    step),
-      .grad_norm = std::sqrt(sync_.SquaredNorm(*adapter_->grads())),
-      .target_tokens = targets,
-      .tokens = static_cast<int64_t>(tokens)};
-  if (!std::isfinite(metrics.loss) || !std::isfinite(metrics.grad_norm)) {
-    return absl::AbortedError(absl::StrCat(
-        "step ", step, ": the loss is ", metrics.loss,
-        " and the gradient's norm ", metrics.grad_norm,
-        "; the last save is kept. A smaller train.learning_rate may help"));
+  StepResult result;
+  StepMetrics& metrics = result.metrics;
+  metrics = {.step = step,
+             .loss = Sum(losses) / static_cast<double>(targets),
+             .learning_rate = LearningRate({.peak = train.learning_rate,
+                                            .warmup_steps = train.warmup_steps,
+                                            .steps = train.steps,
+                                            .schedule = train.schedule},
+                                           step),
+             .grad_norm = std::sqrt(sync_.SquaredNorm(*adapter_->grads())),
+             .target_tokens = targets,
+             .tokens = static_cast<int64_t>(tokens)};
+  result.anomaly = AnomalyOf(metrics.loss, metrics.grad_norm,
+                             train.outlier_factor, position_);
+  if (result.anomaly.empty()) {
+    Update(step, metrics.grad_norm, metrics.learning_rate);
+    Remember(metrics.loss, metrics.grad_norm, &position_);
+  } else {
+    ++position_.anomalies;
   }
-  Update(step, metrics.grad_norm, metrics.learning_rate);
   if (DCHECK_IS_ON()) VerifyReplicas();
   adapter_->ZeroGrad();
-  std::vector<int64_t> peak = {PeakRssBytes()};
-  session_.mesh().world().AllReduceMax(absl::MakeSpan(peak), Purpose::kControl);
-  metrics.peak_rss_bytes = peak[0];
+  metrics.anomalies = position_.anomalies;
+  int64_t maxima[] = {PeakRssBytes(),
+                      events.stop_wish ? events.stop_wish() : 0};
+  session_.mesh().world().AllReduceMax(absl::MakeSpan(maxima),
+                                       Purpose::kControl);
+  metrics.peak_rss_bytes = maxima[0];
+  result.stop_wish = maxima[1];
   metrics.step_seconds = SecondsSince(start);
   metrics.tokens_per_second = tokens / metrics.step_seconds;
-  return metrics;
+  return result;
 }
 
 double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale) {

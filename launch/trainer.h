@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "launch/metrics.h"
+#include "launch/position.h"
 #include "launch/run_config.h"
 #include "launch/session.h"
 #include "model/adapter.h"
@@ -25,10 +27,17 @@ using RowSource = std::function<TokenBatch(int64_t first, int64_t count)>;
 // What a run does beside computing. Called on every rank at the same moments.
 struct TrainerEvents {
   std::function<absl::Status(const StepMetrics&)> on_step;
-  // After the update of `step`, where a save is due.
-  std::function<absl::Status(int64_t step)> on_save;
+  // Where a save is due. The adapter is that of the position.
+  std::function<absl::Status(const TrainingPosition&)> on_save;
   // Where a validation is due; step 0 is before training.
   std::function<absl::Status(int64_t step)> on_validate;
+  // Asked after each step, on each rank for itself: not 0 where the run should
+  // save and end. The largest answer of all ranks counts.
+  std::function<int64_t()> stop_wish;
+  // Before a run ends that was asked to: after its save.
+  std::function<absl::Status(int64_t wish, int64_t step)> on_stop;
+  // A step that does not count, as train.on_anomaly says, and why.
+  std::function<absl::Status(const std::string& what)> on_anomaly;
 };
 
 // A step takes global_batch rows. They are cut in micro-batches of micro_batch
@@ -40,17 +49,39 @@ struct TrainerEvents {
 class Trainer {
  public:
   // The arguments must outlive the trainer. `targets` says how many of the
-  // rows' tokens carry a loss; every rank knows it of every row.
+  // rows' tokens carry a loss; every rank knows it of every row. The adapter
+  // and its moments are those of `position`.
   Trainer(const RunConfig& config, const Session& session, const Gpt& gpt,
           Adapter* adapter, RowSource rows,
-          std::function<int64_t(int64_t first, int64_t count)> targets);
+          std::function<int64_t(int64_t first, int64_t count)> targets,
+          TrainingPosition position = {});
 
-  // Runs all steps. Error: a loss or gradient that is not a number, with its
-  // step; what an event returns.
+  // Runs the steps that are left. Events but on_step may be absent. Error: an
+  // anomaly that train.on_anomaly makes one, with its step; what an event
+  // returns.
   absl::Status Run(const TrainerEvents& events);
 
  private:
-  absl::StatusOr<StepMetrics> Step(int64_t step);
+  // The adapter of a position, to roll back to.
+  struct Backup {
+    TrainingPosition position;
+    std::vector<float> values;
+    std::vector<float> first_moments;
+    std::vector<float> second_moments;
+  };
+  struct StepResult {
+    StepMetrics metrics;
+    std::string anomaly;  // What is wrong; empty: the update was made.
+    int64_t stop_wish = 0;
+  };
+
+  // Computes the next step, and updates unless something is wrong with it.
+  StepResult Step(const TrainerEvents& events);
+  // Moves the position past an anomaly, or back.
+  absl::Status React(const StepResult& result, const TrainerEvents& events);
+  absl::Status Save(const TrainerEvents& events);
+  void BackUp();
+  void RollBack();
   // Adds a micro-batch's gradient and returns its loss, summed in nats.
   double MicroBatch(const TokenBatch& batch, float grad_scale);
   void Update(int64_t step, double grad_norm, double learning_rate);
@@ -63,6 +94,8 @@ class Trainer {
   RowSource rows_;
   std::function<int64_t(int64_t, int64_t)> targets_;
   GradSync sync_;
+  TrainingPosition position_;
+  std::optional<Backup> backup_;  // Where train.on_anomaly rolls back.
 };
 
 // The losses of a batch's tokens under an adapter (null: the base model), 0

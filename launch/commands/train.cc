@@ -21,7 +21,9 @@ constexpr char kDetails[] =
     "The directory checkpoint.directory then holds metrics.jsonl, event files\n"
     "of TensorBoard, run.textproto (the config with every default written\n"
     "out), and the saves: step_00000050 and so on, PEFT directories all;\n"
-    "'latest' names the newest.\n";
+    "'latest' names the newest. Given again, the command goes on from it.\n"
+    "SIGTERM, SIGINT and SIGUSR1 to any rank save after the present step and\n"
+    "end the run with success; docs/checkpoints.md has the rest.\n";
 
 absl::Status RunTrain(const Arguments& arguments, const MpiEnvironment& mpi) {
   LORICA_ASSIGN_OR_RETURN(

@@ -94,13 +94,16 @@ TEST(ConfigTest, EveryFieldReachesTheStructs) {
   ForEachField(*proto::RunConfig::descriptor(), "",
                [&](const std::string& path, const FieldDescriptor& field) {
                  std::vector<std::string> overrides = base;
-                 const std::string value =
-                     path == "train.global_batch" ? "2160" : OtherValue(field);
+                 const std::string value = path == "train.global_batch" ? "2160"
+                                           : path == "train.outlier_factor"
+                                               ? "3"
+                                               : OtherValue(field);
                  overrides.push_back(absl::StrCat(path, "=", value));
                  const auto after =
                      ParseConfig(kLeast, "run.textproto", overrides);
                  ASSERT_TRUE(after.ok()) << after.status();
                  EXPECT_NE(after->run, before) << overrides.back();
+                 EXPECT_EQ(after->fields.count(path), 1u) << path;
                  const auto again = ParseConfig(after->text, "again", {});
                  ASSERT_TRUE(again.ok()) << again.status();
                  EXPECT_EQ(again->run, after->run) << overrides.back();
@@ -108,6 +111,19 @@ TEST(ConfigTest, EveryFieldReachesTheStructs) {
                  ++fields;
                });
   EXPECT_GT(fields, 30);
+}
+
+TEST(ConfigTest, FieldsAreListedByPath) {
+  const auto loaded =
+      ParseConfig(kLeast, "run.textproto",
+                  {"adapter.target=q_proj", "adapter.target=o_proj",
+                   "train.learning_rate=3e-4", "train.schedule=CONSTANT"});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->fields.at("adapter.target"), "q_proj o_proj");
+  EXPECT_EQ(loaded->fields.at("train.learning_rate"), "0.0003");
+  EXPECT_EQ(loaded->fields.at("train.schedule"), "CONSTANT");
+  EXPECT_EQ(loaded->fields.at("train.seed"), "1");
+  EXPECT_EQ(loaded->fields.at("data.pack"), "true");
 }
 
 TEST(ConfigTest, InitFromDecidesWhatTheConfigDoesNotSay) {
@@ -237,6 +253,21 @@ INSTANTIATE_TEST_SUITE_P(
                  "least 0"},
         BadValue{"checkpoint.keep=-1",
                  "run.textproto: checkpoint.keep is -1; it must be at least 0"},
+        BadValue{"checkpoint.keep_every_steps=-1",
+                 "run.textproto: checkpoint.keep_every_steps is -1; it must be "
+                 "at least 0"},
+        BadValue{"checkpoint.before_seconds=-1",
+                 "run.textproto: checkpoint.before_seconds is -1; it must not "
+                 "be below 0"},
+        BadValue{"checkpoint.resume=",
+                 "run.textproto: checkpoint.resume is not given; set it, for "
+                 "example to \"AUTO\""},
+        BadValue{"train.outlier_factor=0.5",
+                 "run.textproto: train.outlier_factor is 0.5; it must be above "
+                 "1, or 0 for no limit"},
+        BadValue{"train.max_anomalies=-1",
+                 "run.textproto: train.max_anomalies is -1; it must be at "
+                 "least 0"},
         BadValue{"report.every_steps=0",
                  "run.textproto: report.every_steps is 0; it must be at least "
                  "1"},
@@ -252,11 +283,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"train.steps",
                  "--set train.steps: expected path=value, such as "
                  "train.steps=10"},
-        BadValue{"train.stps=1",
-                 "--set train.stps=1: train has no field \"stps\"; it has "
-                 "steps, global_batch, micro_batch, learning_rate, "
-                 "warmup_steps, schedule, weight_decay, max_grad_norm, seed, "
-                 "valid_every_steps"},
+        BadValue{
+            "train.stps=1",
+            "--set train.stps=1: train has no field \"stps\"; it has "
+            "steps, global_batch, micro_batch, learning_rate, "
+            "warmup_steps, schedule, weight_decay, max_grad_norm, seed, "
+            "valid_every_steps, on_anomaly, outlier_factor, max_anomalies"},
         BadValue{"trian.steps=1",
                  "--set trian.steps=1: the config has no field \"trian\"; it "
                  "has model, adapter, data, train, mesh, checkpoint, report, "

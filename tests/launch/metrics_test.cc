@@ -30,7 +30,8 @@ TEST(MetricsTest, EveryFieldIsInTheLine) {
                                       .tokens = 8192,
                                       .step_seconds = 9,
                                       .tokens_per_second = 910.25,
-                                      .peak_rss_bytes = int64_t{1} << 33})
+                                      .peak_rss_bytes = int64_t{1} << 33,
+                                      .anomalies = 2})
                   .ok());
   ASSERT_TRUE(writer
                   ->Write(ValidMetrics{.step = 3,
@@ -39,16 +40,44 @@ TEST(MetricsTest, EveryFieldIsInTheLine) {
                                        .valid_records = 20,
                                        .valid_seconds = 0.5})
                   .ok());
+  ASSERT_TRUE(writer
+                  ->Write(SaveMetrics{.step = 3,
+                                      .save_seconds = 0.5,
+                                      .save_blocked_seconds = 0.25,
+                                      .save_bytes = 1000})
+                  .ok());
   const std::vector<std::string> lines = Lines(path);
-  ASSERT_EQ(lines.size(), 2u);
+  ASSERT_EQ(lines.size(), 3u);
   EXPECT_EQ(lines[0],
             "{\"step\":3,\"loss\":2.5,\"learning_rate\":0.0001,"
             "\"grad_norm\":0.75,\"target_tokens\":8064,\"tokens\":8192,"
             "\"step_seconds\":9.0,\"tokens_per_second\":910.25,"
-            "\"peak_rss_bytes\":8589934592}");
+            "\"peak_rss_bytes\":8589934592,\"anomalies\":2}");
   EXPECT_EQ(lines[1],
             "{\"step\":3,\"valid_loss\":0.1,\"valid_tokens\":400,"
             "\"valid_records\":20,\"valid_seconds\":0.5}");
+  EXPECT_EQ(lines[2],
+            "{\"step\":3,\"saved\":true,\"save_seconds\":0.5,"
+            "\"save_blocked_seconds\":0.25,\"save_bytes\":1000}");
+}
+
+TEST(MetricsTest, AResumedRunGoesOnAfterItsSave) {
+  const std::string path = testing::TempDir() + "/resumed.jsonl";
+  {
+    auto writer = MetricsWriter::Create(path);
+    for (const int64_t step : {1, 2, 3}) {
+      ASSERT_TRUE(writer->Write(StepMetrics{.step = step}).ok());
+    }
+  }
+  std::ofstream(path, std::ios::app) << "{\"step\":4,\"lo";
+  auto writer = MetricsWriter::Continue(path, 2);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE(writer->Write(ValidMetrics{.step = 3}).ok());
+  const std::vector<std::string> lines = Lines(path);
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[0].rfind("{\"step\":1,\"loss\"", 0), 0u);
+  EXPECT_EQ(lines[1].rfind("{\"step\":2,\"loss\"", 0), 0u);
+  EXPECT_EQ(lines[2].rfind("{\"step\":3,\"valid_loss\"", 0), 0u);
 }
 
 TEST(MetricsTest, ALossIsWrittenToTheLastBit) {

@@ -17,12 +17,8 @@ std::string Quoted(const std::string& word) {
   return quoted + "'";
 }
 
-}  // namespace
-
-Outcome RunLorica(const std::vector<std::string>& arguments, int ranks) {
-  const TempDirectory directory;
-  const std::string out = directory / "out";
-  const std::string err = directory / "err";
+// The program with its arguments, as the shell takes it.
+std::string CommandLine(const std::vector<std::string>& arguments, int ranks) {
   std::string command = "timeout --kill-after=5 120 env OMP_NUM_THREADS=1 ";
   if (ranks > 1) {
     // Open MPI keeps memory to its end, which the leak checker would report.
@@ -36,10 +32,42 @@ Outcome RunLorica(const std::vector<std::string>& arguments, int ranks) {
   for (const std::string& argument : arguments) {
     command += " " + Quoted(argument);
   }
-  command += " >" + Quoted(out) + " 2>" + Quoted(err) + " </dev/null";
-  const int status = std::system(command.c_str());
+  return command;
+}
+
+// Runs a command to its end; `rest` follows its redirections.
+Outcome Run(const std::string& command, const std::string& rest) {
+  const TempDirectory directory;
+  const std::string out = directory / "out";
+  const std::string err = directory / "err";
+  const int status = std::system((command + " >" + Quoted(out) + " 2>" +
+                                  Quoted(err) + " </dev/null" + rest)
+                                     .c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, ReadBytes(out),
           ReadBytes(err)};
+}
+
+}  // namespace
+
+Outcome RunLorica(const std::vector<std::string>& arguments, int ranks) {
+  return Run(CommandLine(arguments, ranks), "");
+}
+
+Outcome InterruptLorica(const std::vector<std::string>& arguments, int ranks,
+                        const std::string& file, const std::string& text,
+                        const std::vector<std::string>& signals) {
+  // timeout starts the program or mpirun, which starts the ranks.
+  std::string rest = " & job=$!; until grep -q -e " + Quoted(text) + " " +
+                     Quoted(file) +
+                     " 2>/dev/null; do sleep 0.02; "
+                     "kill -0 $job || break; done; "
+                     "child() { cat /proc/$1/task/*/children | cut -d ' ' -f 1 "
+                     "| head -n 1; }; rank=$(child $job); ";
+  if (ranks > 1) rest += "rank=$(child $rank); ";
+  for (const std::string& signal : signals) {
+    rest += "kill -" + signal + " $rank; sleep 0.2; ";
+  }
+  return Run(CommandLine(arguments, ranks), rest + "wait $job");
 }
 
 std::string FirstLines(const std::string& path, int count) {

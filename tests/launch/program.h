@@ -17,6 +17,12 @@ struct Outcome {
 // for longer than two minutes is ended with exit code 124.
 Outcome RunLorica(const std::vector<std::string>& arguments, int ranks = 1);
 
+// The same, and once `file` has a line with `text`, sends the signals, such as
+// "INT", to the first rank alone (0.2 s apart).
+Outcome InterruptLorica(const std::vector<std::string>& arguments, int ranks,
+                        const std::string& file, const std::string& text,
+                        const std::vector<std::string>& signals);
+
 // The first `count` lines of a file.
 std::string FirstLines(const std::string& path, int count);
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "launch/checkpoint.h"
 #include "tests/launch/program.h"
 #include "tests/support/temp_directory.h"
 
@@ -42,6 +43,11 @@ class TrainRunTest : public testing::Test {
   Outcome Train(const std::string& run,
                 const std::vector<std::string>& overrides = {},
                 int ranks = 1) const {
+    return RunLorica(Arguments(run, overrides), ranks);
+  }
+  std::vector<std::string> Arguments(
+      const std::string& run,
+      const std::vector<std::string>& overrides = {}) const {
     std::vector<std::string> arguments = {"train",
                                           "--config",
                                           Path("run.textproto"),
@@ -54,7 +60,14 @@ class TrainRunTest : public testing::Test {
     for (const std::string& override : overrides) {
       arguments.insert(arguments.end(), {"--set", override});
     }
-    return RunLorica(arguments, ranks);
+    return arguments;
+  }
+  // Trains until a step is on file, sends signals to one rank, and waits.
+  Outcome Interrupt(const std::string& run,
+                    const std::vector<std::string>& overrides, int ranks,
+                    const std::vector<std::string>& signals) const {
+    return InterruptLorica(Arguments(run, overrides), ranks,
+                           Path(run + "/metrics.jsonl"), "grad_norm", signals);
   }
   void ExpectTrained(const Outcome& outcome) const {
     EXPECT_EQ(outcome.exit_code, 0) << outcome.out << outcome.err;
@@ -130,8 +143,9 @@ TEST_F(TrainRunTest, ARunDirectoryHoldsWhatItShould) {
   for (const auto& entry : fs::directory_iterator(Latest("run"))) {
     files.push_back(entry.path().filename());
   }
-  EXPECT_THAT(files, testing::UnorderedElementsAre(
-                         "adapter_config.json", "adapter_model.safetensors"));
+  EXPECT_THAT(files,
+              testing::UnorderedElementsAre(
+                  "adapter_config.json", "adapter_model.safetensors", "state"));
 }
 
 TEST_F(TrainRunTest, TheResolvedConfigRunsTheSameAgain) {
@@ -163,6 +177,69 @@ TEST_F(TrainRunTest, TwoDataRanksChangeNoBit) {
   EXPECT_EQ(ValidLosses("two"), ValidLosses("one"));
   EXPECT_EQ(ReadBytes(Latest("two") + "/adapter_model.safetensors"),
             ReadBytes(Latest("one") + "/adapter_model.safetensors"));
+}
+
+TEST_F(TrainRunTest, AResumedRunIsTheUninterruptedOneToTheLastBit) {
+  const std::vector<std::string> changes = {
+      "adapter.dropout=0.1", "checkpoint.every_steps=4", "checkpoint.keep=0"};
+  ExpectTrained(Train("whole", changes));
+  std::vector<std::string> again = changes;
+  again.push_back("checkpoint.resume=" + Path("whole/step_00000004"));
+  ExpectTrained(Train("again", again));
+  const std::vector<double> whole = Losses("whole");
+  EXPECT_EQ(Losses("again"),
+            std::vector<double>(whole.begin() + 4, whole.end()));
+  EXPECT_EQ(ValidLosses("again").back(), ValidLosses("whole").back());
+  for (const char* file :
+       {"/adapter_model.safetensors", "/state/shard-0-of-1.safetensors"}) {
+    EXPECT_EQ(ReadBytes(Latest("again") + file),
+              ReadBytes(Latest("whole") + file));
+  }
+  // In place, after a crash that lost the steps since the save.
+  fs::remove_all(Path("whole/step_00000008"));
+  WriteBytes(Path("whole/latest"), "step_00000004\n");
+  const Outcome outcome = Train("whole", changes);
+  ExpectTrained(outcome);
+  EXPECT_THAT(outcome.out, HasSubstr("going on after step 4 from " +
+                                     Path("whole/step_00000004")));
+  EXPECT_EQ(Losses("whole"), whole);
+}
+
+TEST_F(TrainRunTest, ARunThatIsDoneHasNothingLeftToDo) {
+  ExpectTrained(Train("run", {"train.steps=2"}));
+  const std::string before = ReadBytes(Path("run/metrics.jsonl"));
+  const Outcome outcome = Train("run", {"train.steps=2"});
+  ExpectTrained(outcome);
+  EXPECT_THAT(outcome.out, HasSubstr("nothing is left to do"));
+  EXPECT_EQ(Losses("run").size(), 2u);
+  const Outcome other = Train("run", {"train.steps=2", "train.seed=2"});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.err, HasSubstr("train.seed is 2, and was 1"));
+  ExpectTrained(Train("run", {"train.steps=1", "checkpoint.resume=NEVER"}));
+  EXPECT_EQ(Losses("run").size(), 1u);
+}
+
+TEST_F(TrainRunTest, ASignalToOneRankSavesAndEndsWithSuccess) {
+  const std::vector<std::string> longer = {"train.steps=100000",
+                                           "mesh.tensor=2"};
+  const Outcome outcome = Interrupt("run", longer, 2, {"USR1"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out,
+              testing::ContainsRegex("stopped after step [0-9]+ by SIGUSR1"));
+  const size_t steps = Losses("run").size();
+  EXPECT_EQ(Latest("run"),
+            Path("run/") + StepName(static_cast<int64_t>(steps)));
+  EXPECT_TRUE(fs::exists(Latest("run") + "/state/shard-1-of-2.safetensors"));
+}
+
+TEST_F(TrainRunTest, ATimeLimitSavesAndEndsWithSuccess) {
+  const Outcome outcome =
+      Train("run", {"train.steps=100000", "checkpoint.before_seconds=3"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out,
+              testing::ContainsRegex("stopped after step [0-9]+ by "
+                                     "checkpoint.before_seconds = 3"));
+  EXPECT_TRUE(fs::exists(Latest("run") + "/state/manifest.json"));
 }
 
 TEST_F(TrainRunTest, InitFromGoesOnWhereTheAdapterStands) {

@@ -69,16 +69,12 @@ Curve TrainRank(const Golden& golden, const std::string& adapter_name,
         return targets;
       });
   Curve curve;
-  const auto nothing = [](int64_t) { return absl::OkStatus(); };
   const absl::Status status =
-      trainer.Run({.on_step =
-                       [&](const StepMetrics& metrics) {
-                         curve.losses.push_back(metrics.loss);
-                         curve.grad_norms.push_back(metrics.grad_norm);
-                         return absl::OkStatus();
-                       },
-                   .on_save = nothing,
-                   .on_validate = nothing});
+      trainer.Run({.on_step = [&](const StepMetrics& metrics) {
+        curve.losses.push_back(metrics.loss);
+        curve.grad_norms.push_back(metrics.grad_norm);
+        return absl::OkStatus();
+      }});
   EXPECT_TRUE(status.ok()) << status.message();
   return curve;
 }
