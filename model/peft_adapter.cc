@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <deque>
 #include <set>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "model/peft_config.h"
 #include "runtime/files/atomic_file.h"
 #include "runtime/files/block_decode.h"
+#include "runtime/files/element_encode.h"
 #include "runtime/files/json.h"
 #include "runtime/files/safetensors.h"
 #include "runtime/shape.h"
@@ -158,11 +160,6 @@ absl::Status CheckModules(const PeftAdapter& adapter, const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::string_view BytesOfFloats(const std::vector<float>& values) {
-  return {reinterpret_cast<const char*>(values.data()),
-          values.size() * sizeof(float)};
-}
-
 }  // namespace
 
 absl::StatusOr<PeftAdapter> ReadPeftAdapter(const std::string& directory) {
@@ -226,17 +223,21 @@ absl::Status CheckPeftAdapter(const PeftAdapter& adapter,
 }
 
 absl::Status WritePeftFiles(const std::string& directory,
-                            const PeftAdapter& adapter) {
+                            const PeftAdapter& adapter, StoredType type) {
+  std::deque<std::string> elements;  // Stay where they are.
   std::vector<SafetensorsData> tensors;
+  const auto add = [&](const std::string& key, std::vector<int64_t> shape,
+                       const std::vector<float>& values) -> absl::Status {
+    LORICA_ASSIGN_OR_RETURN(std::string bytes, EncodeTensor(key, type, values));
+    elements.push_back(std::move(bytes));
+    tensors.push_back({{key, type, std::move(shape)}, elements.back()});
+    return absl::OkStatus();
+  };
   for (const auto& [module, factors] : adapter.modules) {
-    tensors.push_back({{.name = KeyOf(module, kA),
-                        .type = StoredType::kF32,
-                        .shape = {factors.rank, factors.inputs}},
-                       BytesOfFloats(factors.a)});
-    tensors.push_back({{.name = KeyOf(module, kB),
-                        .type = StoredType::kF32,
-                        .shape = {factors.outputs, factors.rank}},
-                       BytesOfFloats(factors.b)});
+    LORICA_RETURN_IF_ERROR(
+        add(KeyOf(module, kA), {factors.rank, factors.inputs}, factors.a));
+    LORICA_RETURN_IF_ERROR(
+        add(KeyOf(module, kB), {factors.outputs, factors.rank}, factors.b));
   }
   LORICA_RETURN_IF_ERROR(
       WriteSafetensors(TensorsPath(directory), tensors, {{"format", "pt"}}));
@@ -248,10 +249,10 @@ absl::Status WritePeftFiles(const std::string& directory,
 }
 
 absl::Status WritePeftAdapter(const std::string& directory,
-                              const PeftAdapter& adapter) {
+                              const PeftAdapter& adapter, StoredType type) {
   LORICA_ASSIGN_OR_RETURN(AtomicDirectory target,
                           AtomicDirectory::Create(directory));
-  LORICA_RETURN_IF_ERROR(WritePeftFiles(target.partial(), adapter));
+  LORICA_RETURN_IF_ERROR(WritePeftFiles(target.partial(), adapter, type));
   return target.Commit();
 }
 

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "model/lora_config.h"
+#include "runtime/files/stored_tensor.h"
 
 namespace lorica {
 
@@ -46,13 +47,17 @@ absl::Status CheckPeftAdapter(const PeftAdapter& adapter,
                               absl::Span<const LoraModule> modules,
                               const std::string& directory);
 
-// Writes both files into an existing directory, each atomically.
+// Writes both files into an existing directory, each atomically. The factors
+// are rounded to `type`: F32, BF16 or F16. Errors: a value that it cannot hold;
+// writing.
 absl::Status WritePeftFiles(const std::string& directory,
-                            const PeftAdapter& adapter);
+                            const PeftAdapter& adapter,
+                            StoredType type = StoredType::kF32);
 
 // Puts a directory in place whole, replacing one of that name.
 absl::Status WritePeftAdapter(const std::string& directory,
-                              const PeftAdapter& adapter);
+                              const PeftAdapter& adapter,
+                              StoredType type = StoredType::kF32);
 
 }  // namespace lorica
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "model/gpt_config.h"
 #include "runtime/files/gguf.h"
 #include "runtime/files/json.h"
@@ -42,6 +43,13 @@ using StoredWeights = std::map<std::string, StoredWeight, std::less<>>;
 // that has none.
 absl::StatusOr<StoredWeights> LlamaWeightsOfGguf(const GgufFile& file,
                                                  const GptConfig& config);
+
+// The reverse: "blk.3.attn_q.weight" of
+// "model.layers.3.self_attn.q_proj.weight", or "" where a GGUF has no such
+// tensor.
+std::string LlamaNameInGguf(absl::string_view name);
+// StoredWeight::interleaved_rows of the tensor of that Hugging Face name.
+int64_t InterleavedRowsInGguf(absl::string_view name, const GptConfig& config);
 
 }  // namespace lorica
 

@@ -1,12 +1,14 @@
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "absl/types/span.h"
 #include "model/families/llama.h"
 #include "model/rope.h"
 #include "runtime/files/block_decode.h"
@@ -118,44 +120,68 @@ absl::StatusOr<RopeConfig> ReadRope(const GgufFile& file, int64_t head_dim) {
   return rope;
 }
 
-// The Hugging Face name of a tensor outside the layers, or "".
-std::string OuterName(absl::string_view name) {
-  if (name == "token_embd.weight") return "model.embed_tokens.weight";
-  if (name == "output_norm.weight") return "model.norm.weight";
-  if (name == "output.weight") return "lm_head.weight";
+// A tensor's name in a GGUF, and Hugging Face's.
+struct NamePair {
+  const char* theirs;
+  const char* ours;
+};
+constexpr NamePair kOuterNames[] = {
+    {"token_embd.weight", "model.embed_tokens.weight"},
+    {"output_norm.weight", "model.norm.weight"},
+    {"output.weight", "lm_head.weight"},
+};
+// Of the tensors of a layer, behind its number.
+constexpr NamePair kPartNames[] = {
+    {"attn_norm.weight", "input_layernorm.weight"},
+    {"attn_q.weight", "self_attn.q_proj.weight"},
+    {"attn_k.weight", "self_attn.k_proj.weight"},
+    {"attn_v.weight", "self_attn.v_proj.weight"},
+    {"attn_output.weight", "self_attn.o_proj.weight"},
+    {"ffn_norm.weight", "post_attention_layernorm.weight"},
+    {"ffn_gate.weight", "mlp.gate_proj.weight"},
+    {"ffn_up.weight", "mlp.up_proj.weight"},
+    {"ffn_down.weight", "mlp.down_proj.weight"},
+};
+
+// The name of the other side of the pair whose `from` side is `name`, or "".
+std::string Translate(absl::Span<const NamePair> pairs, absl::string_view name,
+                      const char* NamePair::*from, const char* NamePair::*to) {
+  for (const NamePair& pair : pairs) {
+    if (name == pair.*from) return pair.*to;
+  }
   return "";
 }
 
-// The Hugging Face name of what a layer calls `part`, or "".
-std::string PartName(absl::string_view part) {
-  static constexpr std::pair<const char*, const char*> kNames[] = {
-      {"attn_norm.weight", "input_layernorm.weight"},
-      {"attn_q.weight", "self_attn.q_proj.weight"},
-      {"attn_k.weight", "self_attn.k_proj.weight"},
-      {"attn_v.weight", "self_attn.v_proj.weight"},
-      {"attn_output.weight", "self_attn.o_proj.weight"},
-      {"ffn_norm.weight", "post_attention_layernorm.weight"},
-      {"ffn_gate.weight", "mlp.gate_proj.weight"},
-      {"ffn_up.weight", "mlp.up_proj.weight"},
-      {"ffn_down.weight", "mlp.down_proj.weight"},
-  };
-  for (const auto& [theirs, ours] : kNames) {
-    if (part == theirs) return ours;
+// A layer's tensor: the layer's number, and the name behind it.
+struct LayerPart {
+  int64_t layer = 0;
+  absl::string_view part;
+};
+
+std::optional<LayerPart> SplitName(absl::string_view name,
+                                   absl::string_view prefix) {
+  LayerPart result;
+  if (!absl::ConsumePrefix(&name, prefix)) return std::nullopt;
+  const size_t dot = name.find('.');
+  if (dot == absl::string_view::npos ||
+      !absl::SimpleAtoi(name.substr(0, dot), &result.layer) ||
+      result.layer < 0) {
+    return std::nullopt;
   }
-  return "";
+  result.part = name.substr(dot + 1);
+  return result;
 }
 
 // "blk.3.attn_q.weight" is "model.layers.3.self_attn.q_proj.weight". Or "".
 std::string HuggingFaceName(absl::string_view name) {
-  const std::vector<absl::string_view> parts =
-      absl::StrSplit(name, absl::MaxSplits('.', 2));
-  int64_t layer = 0;
-  if (parts.size() < 3 || parts[0] != "blk" ||
-      !absl::SimpleAtoi(parts[1], &layer) || layer < 0) {
-    return OuterName(name);
+  const std::optional<LayerPart> split = SplitName(name, "blk.");
+  if (!split.has_value()) {
+    return Translate(kOuterNames, name, &NamePair::theirs, &NamePair::ours);
   }
-  const std::string part = PartName(parts[2]);
-  return part.empty() ? "" : absl::StrCat("model.layers.", layer, ".", part);
+  const std::string part =
+      Translate(kPartNames, split->part, &NamePair::theirs, &NamePair::ours);
+  return part.empty() ? ""
+                      : absl::StrCat("model.layers.", split->layer, ".", part);
 }
 
 }  // namespace
@@ -209,13 +235,29 @@ absl::StatusOr<StoredWeights> LlamaWeightsOfGguf(const GgufFile& file,
       return absl::InvalidArgumentError(absl::StrCat(
           file.path(), ": tensor ", name, " is not part of a Llama model"));
     }
-    const bool interleaved = absl::EndsWith(ours, ".q_proj.weight") ||
-                             absl::EndsWith(ours, ".k_proj.weight");
-    StoredWeight weight{.tensor = tensor,
-                        .interleaved_rows = interleaved ? config.head_dim : 0};
+    StoredWeight weight{
+        .tensor = tensor,
+        .interleaved_rows = InterleavedRowsInGguf(ours, config)};
     weights.emplace(ours, std::move(weight));
   }
   return weights;
+}
+
+std::string LlamaNameInGguf(absl::string_view name) {
+  const std::optional<LayerPart> split = SplitName(name, "model.layers.");
+  if (!split.has_value()) {
+    return Translate(kOuterNames, name, &NamePair::ours, &NamePair::theirs);
+  }
+  const std::string part =
+      Translate(kPartNames, split->part, &NamePair::ours, &NamePair::theirs);
+  return part.empty() ? "" : absl::StrCat("blk.", split->layer, ".", part);
+}
+
+int64_t InterleavedRowsInGguf(absl::string_view name, const GptConfig& config) {
+  return absl::EndsWith(name, ".q_proj.weight") ||
+                 absl::EndsWith(name, ".k_proj.weight")
+             ? config.head_dim
+             : 0;
 }
 
 int64_t StoredWeight::SourceRow(int64_t row) const {
