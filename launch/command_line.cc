@@ -111,7 +111,7 @@ class Parser {
     }
     const Operand& operand = command_.operand;
     if (*operand.name != '\0' && operand.presence == Presence::kRequired &&
-        arguments_.operand_.empty()) {
+        arguments_.operands_.empty()) {
       return Error(absl::StrCat(operand.name, " is missing"));
     }
     return std::move(arguments_);
@@ -151,10 +151,11 @@ class Parser {
   }
 
   absl::Status TakeOperand(absl::string_view word) {
-    if (*command_.operand.name == '\0' || !arguments_.operand_.empty()) {
+    if (*command_.operand.name == '\0' ||
+        std::ssize(arguments_.operands_) >= command_.operand.most) {
       return Error(absl::StrCat("\"", word, "\" is one argument too many"));
     }
-    arguments_.operand_ = std::string(word);
+    arguments_.operands_.emplace_back(word);
     return absl::OkStatus();
   }
 
@@ -195,6 +196,9 @@ std::string UsageOf(const Command& command) {
                     command.operand.presence == Presence::kRequired
                         ? absl::StrCat(" ", command.operand.name)
                         : absl::StrCat(" [", command.operand.name, "]"));
+    for (int i = 1; i < command.operand.most; ++i) {
+      absl::StrAppend(&usage, " [", command.operand.name, "]");
+    }
   }
   return usage;
 }

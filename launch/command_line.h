@@ -43,8 +43,12 @@ class Arguments {
   double Number(absl::string_view name) const;
   bool Switch(absl::string_view name) const;
   const std::vector<std::string>& Texts(absl::string_view name) const;
-  // The argument without a flag; empty where it may be and is left out.
-  const std::string& operand() const { return operand_; }
+  // The arguments without a flag, at most as many as the command takes.
+  const std::vector<std::string>& operands() const { return operands_; }
+  // The first of them; empty where it may be and is left out.
+  std::string operand() const {
+    return operands_.empty() ? std::string() : operands_.front();
+  }
 
  private:
   friend class Parser;
@@ -57,12 +61,13 @@ class Arguments {
   const Values& Find(absl::string_view name) const;
 
   std::map<std::string, Values, std::less<>> values_;
-  std::string operand_;
+  std::vector<std::string> operands_;
 };
 
 struct Operand {
   const char* name = "";  // Empty: the command takes none.
   Presence presence = Presence::kRequired;
+  int most = 1;  // How many may be given.
 };
 
 struct Command {

@@ -18,6 +18,12 @@ absl::StatusOr<T> Of(absl::string_view field, absl::StatusOr<T> result) {
                       absl::StrCat(field, ": ", result.status().message()));
 }
 
+inline absl::Status Of(absl::string_view field, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(field, ": ", status.message()));
+}
+
 }  // namespace lorica
 
 #endif  // LORICA_LAUNCH_FIELD_ERROR_H_

@@ -13,10 +13,24 @@
 namespace lorica {
 namespace {
 
+absl::Status InspectPaths(const std::vector<std::string>& paths,
+                          Verification verification) {
+  if (paths.size() == 1) return Inspect(paths[0], verification, std::cout);
+  if (verification != Verification::kNone) {
+    return absl::InvalidArgumentError(
+        "--verify goes with one PATH; two are compared");
+  }
+  return InspectDifference(paths[0], paths[1], std::cout);
+}
+
 absl::Status RunInspect(const Arguments& arguments, const MpiEnvironment& mpi) {
   const std::unique_ptr<Communicator> world = mpi.World(HostPath::kMessages);
   absl::Status status;
-  if (world->rank() == 0) status = Inspect(arguments.operand(), std::cout);
+  if (world->rank() == 0) {
+    status = InspectPaths(arguments.operands(), arguments.Switch("verify")
+                                                    ? Verification::kEveryByte
+                                                    : Verification::kNone);
+  }
   return Agree(status, *world);
 }
 
@@ -28,16 +42,21 @@ Command InspectCommand() {
       .summary = "lists what a model, an adapter or a checkpoint holds",
       .details =
           "Prints the configuration, a line a tensor, and totals of a Hugging\n"
-          "Face directory, a GGUF file, a PEFT directory or a safetensors "
-          "file.\n",
-      .operand = {"PATH", Presence::kRequired},
-      .flags = {},
+          "Face directory, a GGUF file, a PEFT directory, a checkpoint, the\n"
+          "newest save of a run, or a safetensors file. Two adapters are\n"
+          "compared: norms of the changes they make to each weight, cosines\n"
+          "between them.\n",
+      .operand = {"PATH", Presence::kRequired, /*most=*/2},
+      .flags = {{.name = "verify",
+                 .kind = FlagKind::kSwitch,
+                 .help = "reads all of it: checksums, numbers that are none"}},
       .run = RunInspect};
 }
 
 const std::vector<Command>& Commands() {
   static const std::vector<Command> commands = {
-      TrainCommand(), EvalCommand(), GenerateCommand(), InspectCommand()};
+      TrainCommand(), EvalCommand(), GenerateCommand(), ExportCommand(),
+      InspectCommand()};
   return commands;
 }
 

@@ -13,6 +13,7 @@ namespace lorica {
 
 Command TrainCommand();
 Command EvalCommand();
+Command ExportCommand();
 Command GenerateCommand();
 Command InspectCommand();
 

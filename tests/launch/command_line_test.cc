@@ -111,6 +111,16 @@ TEST(CommandLineTest, ARequiredOperandIsAskedFor) {
             "PATH is missing");
 }
 
+TEST(CommandLineTest, ACommandMayTakeTwoOperands) {
+  Command command = Sample();
+  command.operand.most = 2;
+  const auto arguments = ParseArguments(command, {"a", "--model=m", "b"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  EXPECT_THAT(arguments->operands(), ElementsAre("a", "b"));
+  EXPECT_FALSE(ParseArguments(command, {"--model=m", "a", "b", "c"}).ok());
+  EXPECT_THAT(UsageOf(command), testing::EndsWith("[--chat] [PATH] [PATH]"));
+}
+
 TEST(CommandLineTest, HelpListsEveryFlagWithItsDefault) {
   EXPECT_EQ(HelpOf(Sample()),
             std::string(kUsage) +

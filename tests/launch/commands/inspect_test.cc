@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "runtime/files/safetensors.h"
 #include "tests/support/temp_directory.h"
@@ -19,7 +21,7 @@ using ::testing::HasSubstr;
 
 std::string Inspected(const std::string& path) {
   std::ostringstream out;
-  const absl::Status status = Inspect(path, out);
+  const absl::Status status = Inspect(path, Verification::kNone, out);
   EXPECT_TRUE(status.ok()) << status;
   return out.str();
 }
@@ -96,14 +98,64 @@ TEST(InspectTest, ListsAModelThatCannotBeRun) {
   EXPECT_THAT(text, HasSubstr("total: 21 tensors"));
 }
 
+TEST(InspectTest, ARunShowsItsNewestSave) {
+  const TempDirectory dir;
+  std::filesystem::copy("tests/golden/heads_9_3_tied_sharded/adapter_qv",
+                        dir / "step_00000002");
+  WriteBytes(dir / "latest", "step_00000002\n");
+  const std::string text = Inspected(dir.path());
+  EXPECT_THAT(text, HasSubstr("a run; its newest save:\n" + dir.path() +
+                              "/step_00000002: a PEFT adapter\nrank 4"));
+}
+
+TEST(InspectTest, VerifyReadsEveryElement) {
+  const TempDirectory dir;
+  const std::string path = dir / "a.safetensors";
+  const auto verified = [&](const std::vector<float>& values) {
+    const std::string bytes(reinterpret_cast<const char*>(values.data()),
+                            values.size() * sizeof(float));
+    EXPECT_TRUE(
+        WriteSafetensors(path, {{{{"w", StoredType::kF32, {2, 2}}, bytes}}}, {})
+            .ok());
+    std::ostringstream out;
+    const absl::Status status = Inspect(path, Verification::kEveryByte, out);
+    return status.ok() ? out.str() : std::string(status.message());
+  };
+  EXPECT_THAT(verified({1, 2, 3, 4}),
+              HasSubstr("verified: 16 bytes read, every element finite\n"));
+  EXPECT_THAT(verified({1, INFINITY, 3, NAN}),
+              HasSubstr("tensor w has 2 elements that are infinite or NaN"));
+}
+
+std::string Compared(const std::string& first, const std::string& second) {
+  std::ostringstream out;
+  const absl::Status status = InspectDifference(first, second, out);
+  EXPECT_TRUE(status.ok()) << status;
+  return out.str();
+}
+
+TEST(InspectTest, ComparesTwoAdapters) {
+  const std::string golden = "tests/golden/heads_9_3_tied_sharded/";
+  const std::string text =
+      Compared(golden + "adapter_qv", golden + "adapter_all");
+  EXPECT_THAT(text, HasSubstr("modules, rank 4, alpha 8\n"));
+  // Other ranks: the changes can be compared, the factors cannot.
+  EXPECT_THAT(text, ContainsRegex("layers.0.self_attn.q_proj +[0-9.]+ +[0-9.]+ "
+                                  "+[0-9.]+ +-?0\\.[0-9]+ +- +-\n"));
+  EXPECT_THAT(text, ContainsRegex("layers.0.mlp.up_proj +0 .* only second"));
+  EXPECT_THAT(Compared(golden + "adapter_qv", golden + "adapter_qv"),
+              ContainsRegex("total +[0-9.]+ +[0-9.]+ +0 +1.000000"));
+}
+
 TEST(InspectTest, ErrorsNameThePath) {
   const TempDirectory dir;
   std::ostringstream out;
-  EXPECT_THAT(Inspect(dir / "none", out).message(), HasSubstr(dir / "none"));
-  EXPECT_THAT(Inspect(dir.path(), out).message(),
+  EXPECT_THAT(Inspect(dir / "none", Verification::kNone, out).message(),
+              HasSubstr(dir / "none"));
+  EXPECT_THAT(Inspect(dir.path(), Verification::kNone, out).message(),
               HasSubstr("holds neither config.json nor adapter_config.json"));
   WriteBytes(dir / "text", "hello, this is no tensor");
-  EXPECT_THAT(Inspect(dir / "text", out).message(),
+  EXPECT_THAT(Inspect(dir / "text", Verification::kNone, out).message(),
               HasSubstr("not a safetensors file"));
 }
 
