@@ -109,11 +109,13 @@ void Resolve(proto::RunConfig* config) {
     config->mutable_adapter()->add_target("q_proj");
     config->mutable_adapter()->add_target("v_proj");
   }
-  if (config->report().metrics().empty() &&
-      !config->checkpoint().directory().empty()) {
-    config->mutable_report()->set_metrics(
-        absl::StrCat(config->checkpoint().directory(), "/metrics.jsonl"));
+  const std::string& directory = config->checkpoint().directory();
+  if (directory.empty()) return;  // Refused later.
+  proto::Report* report = config->mutable_report();
+  if (report->metrics().empty()) {
+    report->set_metrics(absl::StrCat(directory, "/metrics.jsonl"));
   }
+  if (report->tensorboard().empty()) report->set_tensorboard(directory);
 }
 
 // Every field that is set, by its path.
@@ -247,7 +249,11 @@ RunConfig FromProto(const proto::RunConfig& config) {
                             config.checkpoint().allow_change().end()},
            .before_seconds = config.checkpoint().before_seconds()},
       .report = {.every_steps = config.report().every_steps(),
-                 .metrics = config.report().metrics()},
+                 .metrics = config.report().metrics(),
+                 .tensorboard = config.report().tensorboard(),
+                 .trace = config.report().trace(),
+                 .trace_first_step = config.report().trace_first_step(),
+                 .trace_steps = config.report().trace_steps()},
       .device = FromProto(config.device()),
       .threads = config.threads(),
       .recompute = FromProto(config.recompute()),

@@ -11,11 +11,16 @@ namespace lorica {
 
 // `result`, an error of which is about the value of `field`: "data.train" or
 // "--data".
+inline absl::Status Of(absl::string_view field, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(field, ": ", status.message()));
+}
+
 template <typename T>
 absl::StatusOr<T> Of(absl::string_view field, absl::StatusOr<T> result) {
   if (result.ok()) return result;
-  return absl::Status(result.status().code(),
-                      absl::StrCat(field, ": ", result.status().message()));
+  return Of(field, result.status());
 }
 
 inline absl::Status Of(absl::string_view field, const absl::Status& status) {

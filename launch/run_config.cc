@@ -131,6 +131,13 @@ absl::Status CheckTogether(const RunConfig& run) {
                    absl::StrCat("is ", run.train.valid_every_steps,
                                 " but data.valid names no file"));
   }
+  if (!run.report.trace.empty() &&
+      run.report.trace_first_step > run.train.steps) {
+    return Invalid("report.trace_first_step",
+                   absl::StrCat("is ", run.report.trace_first_step,
+                                ", after the last of train.steps = ",
+                                run.train.steps, ": nothing would be traced"));
+  }
   return absl::OkStatus();
 }
 
@@ -148,6 +155,9 @@ absl::Status RunConfig::Validate() const {
       Positive("mesh.timeout_seconds", mesh.timeout_seconds));
   LORICA_RETURN_IF_ERROR(Check(checkpoint));
   LORICA_RETURN_IF_ERROR(AtLeast("report.every_steps", report.every_steps, 1));
+  LORICA_RETURN_IF_ERROR(
+      AtLeast("report.trace_first_step", report.trace_first_step, 1));
+  LORICA_RETURN_IF_ERROR(AtLeast("report.trace_steps", report.trace_steps, 1));
   if (device == DeviceKind::kCuda) {
     return Invalid("device",
                    "is CUDA, which this build has not; use CPU or AUTO");

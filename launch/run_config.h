@@ -80,7 +80,11 @@ struct CheckpointOptions {
 
 struct ReportOptions {
   int64_t every_steps = 1;
-  std::string metrics;  // A file's path; never empty in a loaded config.
+  std::string metrics;      // A file; never empty in a loaded config.
+  std::string tensorboard;  // A directory; likewise.
+  std::string trace;        // A file; empty: no trace.
+  int64_t trace_first_step = 3;
+  int64_t trace_steps = 2;
   friend bool operator==(const ReportOptions&, const ReportOptions&) = default;
 };
 

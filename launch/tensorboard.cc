@@ -6,7 +6,9 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <limits>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -89,6 +91,12 @@ uint32_t MaskedCrc32c(absl::string_view bytes) {
 }
 
 absl::StatusOr<EventWriter> EventWriter::Create(const std::string& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot make the directory ", directory, ": ", error.message()));
+  }
   char host[256] = "localhost";
   gethostname(host, sizeof(host) - 1);
   std::string path =

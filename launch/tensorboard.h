@@ -19,7 +19,8 @@ namespace lorica {
 // Writes an event file: TFRecords of Event messages, each flushed.
 class EventWriter {
  public:
-  // Makes a new file "events.out.tfevents.TIME.HOST.PROCESS" in `directory`.
+  // Makes the directory where there is none, and in it a new file
+  // "events.out.tfevents.TIME.HOST.PROCESS" in `directory`.
   static absl::StatusOr<EventWriter> Create(const std::string& directory);
 
   absl::Status Write(const StepMetrics& metrics);

@@ -18,6 +18,7 @@
 #include "launch/run_inputs.h"
 #include "launch/state/resume.h"
 #include "launch/state/saver.h"
+#include "launch/step_trace.h"
 #include "launch/stop_signals.h"
 #include "launch/tensorboard.h"
 #include "launch/time_limit.h"
@@ -26,6 +27,7 @@
 #include "parallel/agreement.h"
 #include "runtime/files/atomic_file.h"
 #include "runtime/status_macros.h"
+#include "runtime/trace.h"
 
 namespace lorica {
 namespace {
@@ -49,7 +51,8 @@ class Run {
         lora_(lora),
         data_(std::move(data)),
         resumed_(std::move(resumed)),
-        time_limit_(config_.checkpoint.before_seconds, start) {}
+        time_limit_(config_.checkpoint.before_seconds, start),
+        trace_(config_.report, config_.train.steps, session) {}
 
   absl::Status Open();
   absl::Status Train();
@@ -80,6 +83,7 @@ class Run {
   RunData data_;
   std::optional<ResumedRun> resumed_;
   TimeLimit time_limit_;
+  StepTrace trace_;
   std::unique_ptr<Saver> saver_;
   absl::Status last_save_;
   std::optional<MetricsWriter> metrics_;
@@ -114,7 +118,10 @@ absl::Status Run::OpenFiles() {
                                ? MetricsWriter::Continue(
                                      metrics, resumed_->manifest.position.step)
                                : MetricsWriter::Create(metrics)));
-  LORICA_ASSIGN_OR_RETURN(events_, EventWriter::Create(directory));
+  LORICA_ASSIGN_OR_RETURN(events_,
+                          Of("report.tensorboard",
+                             EventWriter::Create(config_.report.tensorboard)));
+  LORICA_RETURN_IF_ERROR(trace_.OpenFile());
   progress_.emplace(stdout, ScreenOf(stdout, stderr), config_.train.steps,
                     config_.report.every_steps);
   return absl::OkStatus();
@@ -174,7 +181,12 @@ absl::Status Run::Train() {
     };
   };
   const absl::Status trained = trainer.Run(
-      {.on_step = always_ok([&](const auto& metrics) { OnStep(metrics); }),
+      {.before_step = [&](int64_t step) { trace_.Before(step); },
+       .on_step =
+           [&](const StepMetrics& metrics) {
+             OnStep(metrics);
+             return trace_.After(metrics.step);
+           },
        .on_save = always_ok([&](const auto& position) { Save(position); }),
        .on_validate = always_ok([&](int64_t step) { Validate(step); }),
        .stop_wish = [&] { return StopWish(); },
@@ -220,6 +232,7 @@ void Run::Stop(int64_t wish, int64_t step) {
 }
 
 void Run::Save(const TrainingPosition& position) {
+  const Span span(SpanKind::kPhase, "save");
   const auto since = TimeLimit::Clock::now();
   if (!saves()) return;
   SaveContent content = {
@@ -265,6 +278,7 @@ absl::Status Run::FinishSaves() {
 
 void Run::Validate(int64_t step) {
   if (!data_.valid.has_value()) return;
+  const Span span(SpanKind::kPhase, "validate");
   const auto start = std::chrono::steady_clock::now();
   const TokenBatch batch = BatchOf(*data_.valid);
   const std::vector<double> losses =

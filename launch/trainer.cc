@@ -12,6 +12,7 @@
 #include "runtime/check.h"
 #include "runtime/ops.h"
 #include "runtime/status_macros.h"
+#include "runtime/trace.h"
 
 namespace lorica {
 namespace {
@@ -63,6 +64,7 @@ absl::Status Trainer::Run(const TrainerEvents& events) {
   }
   BackUp();
   while (position_.step < train.steps) {
+    if (events.before_step) events.before_step(position_.step + 1);
     const StepResult result = Step(events);
     LORICA_RETURN_IF_ERROR(events.on_step(result.metrics));
     if (result.anomaly.empty()) {
@@ -142,6 +144,7 @@ void Trainer::RollBack() {
 }
 
 Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
+  const Span span(SpanKind::kPhase, "step");
   const Clock::time_point start = Clock::now();
   const TrainOptions& train = config_.train;
   Communicator& data = session_.mesh().data();
@@ -156,14 +159,13 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   std::vector<double> losses(static_cast<size_t>(micro_batches) + 1, 0.0);
   for (int64_t i = 0; i < mine; ++i) {
     const int64_t number = data.rank() * mine + i;
-    const TokenBatch batch =
-        rows_(first_row + number * train.micro_batch, train.micro_batch);
+    const TokenBatch batch = Rows(first_row + number * train.micro_batch);
     losses[static_cast<size_t>(number)] =
         MicroBatch(batch, 1.0f / static_cast<float>(targets));
     losses.back() += static_cast<double>(batch.tokens.size());
     sync_.AddMicroBatch(adapter_->grads());
   }
-  sync_.Reduce(adapter_->grads());
+  Reduce();
   data.AllReduceSum(absl::MakeSpan(losses), Purpose::kLoss);
   const double tokens = losses.back();
   losses.pop_back();
@@ -201,7 +203,18 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   return result;
 }
 
+TokenBatch Trainer::Rows(int64_t first) const {
+  const Span span(SpanKind::kPhase, "data");
+  return rows_(first, config_.train.micro_batch);
+}
+
+void Trainer::Reduce() {
+  const Span span(SpanKind::kPhase, "reduce");
+  sync_.Reduce(adapter_->grads());
+}
+
 double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale) {
+  const Span span(SpanKind::kPhase, "micro-batch");
   double loss = 0.0;
   for (const RecordRange& records : CutIntoPasses(batch, kPassTokens)) {
     const Pass pass =
@@ -213,6 +226,7 @@ double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale) {
 }
 
 void Trainer::Update(int64_t step, double grad_norm, double learning_rate) {
+  const Span span(SpanKind::kPhase, "update");
   const double limit = config_.train.max_grad_norm;
   // As PyTorch's clip_grad_norm_.
   const double clip =

@@ -26,6 +26,7 @@ using RowSource = std::function<TokenBatch(int64_t first, int64_t count)>;
 
 // What a run does beside computing. Called on every rank at the same moments.
 struct TrainerEvents {
+  std::function<void(int64_t step)> before_step;
   std::function<absl::Status(const StepMetrics&)> on_step;
   // Where a save is due. The adapter is that of the position.
   std::function<absl::Status(const TrainingPosition&)> on_save;
@@ -82,6 +83,10 @@ class Trainer {
   absl::Status Save(const TrainerEvents& events);
   void BackUp();
   void RollBack();
+  // The micro-batch that begins at row `first`.
+  TokenBatch Rows(int64_t first) const;
+  // Sums the gradients over the data ranks.
+  void Reduce();
   // Adds a micro-batch's gradient and returns its loss, summed in nats.
   double MicroBatch(const TokenBatch& batch, float grad_scale);
   void Update(int64_t step, double grad_norm, double learning_rate);

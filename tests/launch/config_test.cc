@@ -47,6 +47,7 @@ TEST(ConfigTest, DefaultsOfTheProtoAreThoseOfTheStructs) {
   expected.data.train = "t.jsonl";
   expected.checkpoint.directory = "runs/x";
   expected.report.metrics = "runs/x/metrics.jsonl";
+  expected.report.tensorboard = "runs/x";
   EXPECT_EQ(Load(kLeast), expected);
 }
 
