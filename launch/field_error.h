@@ -23,12 +23,6 @@ absl::StatusOr<T> Of(absl::string_view field, absl::StatusOr<T> result) {
   return Of(field, result.status());
 }
 
-inline absl::Status Of(absl::string_view field, const absl::Status& status) {
-  if (status.ok()) return status;
-  return absl::Status(status.code(),
-                      absl::StrCat(field, ": ", status.message()));
-}
-
 }  // namespace lorica
 
 #endif  // LORICA_LAUNCH_FIELD_ERROR_H_
