@@ -136,7 +136,9 @@ Saver::~Saver() = default;
 
 std::optional<SaveReport> Saver::Start(SaveContent content,
                                        Clock::time_point since) {
+  const Clock::time_point asked = Clock::now();
   std::optional<SaveReport> before = Finish();
+  since += Clock::now() - asked;  // That was the other save's time.
   const int64_t step = content.manifest.position.step;
   const std::string path =
       absl::StrCat(options_.directory, "/", StepName(step));

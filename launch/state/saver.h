@@ -13,7 +13,7 @@
 #include "launch/checkpoint.h"
 #include "launch/state/adapter_state.h"
 #include "launch/state/manifest.h"
-#include "launch/state/staged_work.h"
+#include "parallel/staged_work.h"
 #include "model/peft_adapter.h"
 #include "parallel/communicator.h"
 

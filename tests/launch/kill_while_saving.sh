@@ -13,7 +13,9 @@ lorica=${1:-build/release/lorica}
 times=${2:-200}
 ranks=${3:-2}
 directory=$(mktemp -d)
-trap 'rm -rf "$directory"' EXIT
+job=
+trap '[[ -n $job ]] && kill "$job" 2> /dev/null; rm -rf "$directory"' EXIT
+trap 'exit 1' INT TERM
 run=$directory/run
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export ASAN_OPTIONS=detect_leaks=0
@@ -53,6 +55,7 @@ for ((i = 1; i <= times; ++i)); do
   # All ranks at one instant, as when a host goes down.
   kill -9 $(children "$job") "$job" 2> /dev/null
   wait "$job" 2> /dev/null
+  job=
   sleep 0.05
   compgen -G "$run/step_*.partial" > /dev/null && cut=$((cut + 1))
   newest=$(cat "$run/latest")

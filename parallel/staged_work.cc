@@ -1,4 +1,4 @@
-#include "launch/state/staged_work.h"
+#include "parallel/staged_work.h"
 
 #include <chrono>
 #include <utility>

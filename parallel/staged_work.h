@@ -1,6 +1,6 @@
 // Work that several ranks do beside training, in step.
-#ifndef LORICA_LAUNCH_STATE_STAGED_WORK_H_
-#define LORICA_LAUNCH_STATE_STAGED_WORK_H_
+#ifndef LORICA_PARALLEL_STAGED_WORK_H_
+#define LORICA_PARALLEL_STAGED_WORK_H_
 
 #include <functional>
 #include <future>
@@ -54,4 +54,4 @@ class StagedWork {
 
 }  // namespace lorica
 
-#endif  // LORICA_LAUNCH_STATE_STAGED_WORK_H_
+#endif  // LORICA_PARALLEL_STAGED_WORK_H_
