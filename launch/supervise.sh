@@ -81,9 +81,8 @@ count_ranks() {
   fi
 }
 
-# A field of the resolved config, as the first rank prints it to the run
-# directory; before there is one, of the config file and of --set.
-config= directory=
+# A field as --set or the config file has it.
+config=
 for ((i = 0; i < ${#command[@]}; ++i)); do
   case ${command[i]} in
     --config) config=${command[i + 1]:-} ;;
@@ -92,10 +91,9 @@ for ((i = 0; i < ${#command[@]}; ++i)); do
 done
 [[ -r $config ]] || fail "cannot read the config \"$config\""
 field() { # group, name, default
-  local value
+  local value i word
   value=$(sed 's/#.*//' "$config" | tr '\n' ' ' | sed -nE \
     "s/.*(^|[ }])$1[[:space:]]*:?[[:space:]]*\{([^}]*[[:space:]])?$2[[:space:]]*:[[:space:]]*\"?([^\" }]*).*/\3/p")
-  local i word
   for ((i = 0; i < ${#command[@]}; ++i)); do
     word=${command[i]}
     [[ $word == --set ]] && word=--set=${command[i + 1]:-}
