@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -76,7 +77,9 @@ std::unique_ptr<Transport> OpenTransport(Group group, HostPath path);
 class MessageTransport : public Transport {
  public:
   explicit MessageTransport(Group group)
-      : Transport(RankIn(*group), SizeOf(*group)), group_(std::move(group)) {}
+      : Transport(RankIn(*group), SizeOf(*group)),
+        group_(std::move(group)),
+        expected_(static_cast<size_t>(size())) {}
 
   std::vector<const void*> Exchange(absl::Span<const void* const> send,
                                     absl::Span<const int64_t> bytes) override;
@@ -87,6 +90,7 @@ class MessageTransport : public Transport {
   std::unique_ptr<Transport> Split(int color, int key) override {
     return OpenTransport(SplitGroup(group_, color, key), HostPath::kMessages);
   }
+  std::vector<int> Missing() const override;
 
  private:
   static constexpr int64_t kMaxExchangeBytes = int64_t{64} << 20;
@@ -100,6 +104,9 @@ class MessageTransport : public Transport {
 
   Group group_;
   std::vector<MPI_Request> requests_;
+  std::vector<int> senders_;  // Of each request; this rank where it sends.
+  // Messages still to come, by sender.
+  std::vector<std::atomic<int>> expected_;
   std::vector<char> received_;
 };
 
@@ -107,6 +114,8 @@ void MessageTransport::Receive(void* data, int64_t bytes, int from) {
   for (int64_t begin = 0; begin < bytes; begin += kMaxMessageBytes) {
     const int64_t part = std::min(kMaxMessageBytes, bytes - begin);
     requests_.emplace_back();
+    senders_.push_back(from);
+    expected_[from].fetch_add(1, std::memory_order_relaxed);
     MPI_CHECK(MPI_Irecv(static_cast<char*>(data) + begin,
                         static_cast<int>(part), MPI_BYTE, from, kTag, *group_,
                         &requests_.back()));
@@ -117,6 +126,7 @@ void MessageTransport::Send(const void* data, int64_t bytes, int to) {
   for (int64_t begin = 0; begin < bytes; begin += kMaxMessageBytes) {
     const int64_t part = std::min(kMaxMessageBytes, bytes - begin);
     requests_.emplace_back();
+    senders_.push_back(rank());
     MPI_CHECK(MPI_Isend(static_cast<const char*>(data) + begin,
                         static_cast<int>(part), MPI_BYTE, to, kTag, *group_,
                         &requests_.back()));
@@ -124,9 +134,31 @@ void MessageTransport::Send(const void* data, int64_t bytes, int to) {
 }
 
 void MessageTransport::Finish() {
-  MPI_CHECK(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(),
-                        MPI_STATUSES_IGNORE));
+  const int total = static_cast<int>(requests_.size());
+  std::vector<int> finished(requests_.size());
+  for (int left = total; left > 0;) {
+    int count = 0;
+    MPI_CHECK(MPI_Waitsome(total, requests_.data(), &count, finished.data(),
+                           MPI_STATUSES_IGNORE));
+    for (int i = 0; i < count; ++i) {
+      const int sender = senders_[finished[i]];
+      if (sender == rank()) continue;
+      expected_[sender].fetch_sub(1, std::memory_order_relaxed);
+    }
+    left -= count;
+  }
   requests_.clear();
+  senders_.clear();
+}
+
+std::vector<int> MessageTransport::Missing() const {
+  std::vector<int> missing;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (expected_[peer].load(std::memory_order_relaxed) > 0) {
+      missing.push_back(peer);
+    }
+  }
+  return missing;
 }
 
 std::vector<const void*> MessageTransport::Exchange(

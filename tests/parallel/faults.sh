@@ -66,7 +66,7 @@ case $fault in
     ;;
   cut)
     # The other host's last line went into the cut.
-    says 0 "group of ranks 0 1\)"
+    says 0 "group of ranks 0 1\) for rank 1;"
     grep -q "lost communication with a remote daemon" "$output" ||
       complain "mpirun did not name the host that is gone"
     ;;

@@ -3,12 +3,18 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <string>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "runtime/check.h"
 #include "tests/parallel/communicator_suite.h"
+#include "tests/support/run_ranks.h"
 
 namespace lorica {
 namespace {
@@ -44,6 +50,53 @@ TEST(MpiCommunicatorTest, RanksOfOneHostKnowTheirPlace) {
   EXPECT_EQ(placement.hosts, 1);
   EXPECT_EQ(placement.local_rank, world->rank());
   EXPECT_EQ(placement.local_ranks, world->size());
+}
+
+// Needs some ten GB of memory and half a minute, so it is run by hand:
+//   LORICA_LONG_MESSAGES=1 mpirun -n 2 parallel_mpi_communicator_test
+//     --gtest_filter=*TwoToThe31*
+TEST(MpiCommunicatorTest, ArraysMayHaveMoreThanTwoToThe31Elements) {
+  if (std::getenv("LORICA_LONG_MESSAGES") == nullptr) {
+    GTEST_SKIP() << "takes ten GB; set LORICA_LONG_MESSAGES to run it";
+  }
+  // Element i of rank r is r + 1 + i % 61, whose sums are exact in BF16.
+  constexpr int64_t kPeriod = 61;
+  constexpr int64_t kElements = (int64_t{1} << 31) / kPeriod * kPeriod + 122;
+  const auto period = [](int ranks, int rank_sum) {
+    std::vector<BFloat16> values;
+    for (int64_t i = 0; i < kPeriod; ++i) {
+      values.emplace_back(static_cast<float>(ranks * (1 + i) + rank_sum));
+    }
+    return values;
+  };
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  for (const HostPath path : {HostPath::kSharedMemory, HostPath::kMessages}) {
+    const std::unique_ptr<Communicator> world = environment->World(path);
+    const int ranks = world->size();
+    Tensor tensor = Tensor::Empty(device.get(), {kElements}, DType::kBF16);
+    auto* data = static_cast<BFloat16*>(tensor.data());
+    const std::vector<BFloat16> mine = period(1, world->rank());
+    for (int64_t i = 0; i < kElements; i += kPeriod) {
+      std::copy(mine.begin(), mine.end(), data + i);
+    }
+    world->AllReduceSum(&tensor, Purpose::kControl);
+    const std::vector<BFloat16> sum = period(ranks, ranks * (ranks - 1) / 2);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < kElements; i += kPeriod) {
+      wrong += std::memcmp(data + i, sum.data(), kPeriod * 2) != 0;
+    }
+    EXPECT_EQ(wrong, 0);
+    // And one message of more than 2^31 bytes.
+    tensor = {};
+    if (path == HostPath::kSharedMemory) continue;
+    std::string bytes(static_cast<size_t>(kElements), 'a');
+    bytes.back() = static_cast<char>('b' + world->rank());
+    const std::string first =
+        world->BroadcastBytes(std::move(bytes), 0, Purpose::kControl);
+    ASSERT_EQ(static_cast<int64_t>(first.size()), kElements);
+    EXPECT_EQ(first.back(), 'b');
+    EXPECT_EQ(first[first.size() / 2], 'a');
+  }
 }
 
 // What the other ranks print: only what went wrong, with their rank.
