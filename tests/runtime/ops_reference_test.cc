@@ -3,7 +3,6 @@
 // vectors.
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstddef>
 #include <memory>
 #include <set>
@@ -45,22 +44,6 @@ class TargetsLimited {
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   }
 };
-
-// Where the device's values first leave the tolerance, in words; empty where
-// they do not.
-std::string FirstDeviation(const OpExpectation& expected, const Tensor& got) {
-  const std::vector<float> values = got.ToFloats();
-  for (size_t i = 0; i < values.size(); ++i) {
-    const double error = std::abs(values[i] - expected.value.values[i]);
-    if (error <= expected.tolerance.values[i]) continue;  // False for NaN.
-    const size_t cols = static_cast<size_t>(expected.value.cols);
-    return expected.name + "[" + std::to_string(i / cols) + ", " +
-           std::to_string(i % cols) + "] is " + std::to_string(values[i]) +
-           ", not " + std::to_string(expected.value.values[i]) + " within " +
-           std::to_string(expected.tolerance.values[i]);
-  }
-  return "";
-}
 
 void ExpectMatch(const OpCase& op_case,
                  const std::vector<OpExpectation>& expected,

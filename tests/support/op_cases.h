@@ -48,6 +48,10 @@ struct OpCase {
 
 std::ostream& operator<<(std::ostream& out, const OpCase& op_case);
 
+// Where the device's values first leave the tolerance, in words; empty where
+// they do not.
+std::string FirstDeviation(const OpExpectation& expected, const Tensor& got);
+
 // Cases small enough for a scalar reference.
 std::vector<OpCase> OpCases();
 // The shapes of a 135M Llama in training and generation; `expect` is empty.
