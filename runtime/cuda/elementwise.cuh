@@ -1,0 +1,55 @@
+// Kernels whose packs do not know of each other.
+#ifndef LORICA_RUNTIME_CUDA_ELEMENTWISE_CUH_
+#define LORICA_RUNTIME_CUDA_ELEMENTWISE_CUH_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda_target.h"
+#include "runtime/cuda/pack.cuh"
+
+namespace lorica::cuda {
+
+inline constexpr int64_t kElementwiseThreads = 256;
+
+// op.Apply<kN>(row, first column) for every pack of a matrix. Its blocks are
+// as wide as rows are long, up to all threads.
+template <int kN, typename Op>
+__global__ void __launch_bounds__(kElementwiseThreads)
+    ElementwiseKernel(const Op op, int64_t rows, int64_t packs) {
+  const int64_t pack = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (pack >= packs) return;
+  const int64_t first = int64_t{blockIdx.y} * blockDim.y + threadIdx.y;
+  for (int64_t row = first; row < rows;
+       row += int64_t{gridDim.y} * blockDim.y) {
+    op.template Apply<kN>(row, pack * kN);
+  }
+}
+
+// Enqueues it; cols is a multiple of kN.
+template <int kN, typename Op>
+void ForPacks(Queue* queue, int64_t rows, int64_t cols, const Op& op) {
+  constexpr int64_t kMaxGridRows = 65535;
+  const int64_t packs = cols / kN;
+  int64_t width = kElementwiseThreads;
+  while (width >= 2 * packs && width > 1) width /= 2;
+  const int64_t height = kElementwiseThreads / width;
+  const int64_t grid_rows =
+      std::min(kMaxGridRows, (rows + height - 1) / height);
+  Launch(queue,
+         {.grid = dim3(static_cast<unsigned>((packs + width - 1) / width),
+                       static_cast<unsigned>(grid_rows)),
+          .block = dim3(static_cast<unsigned>(width),
+                        static_cast<unsigned>(height))},
+         ElementwiseKernel<kN, Op>, op, rows, packs);
+}
+
+// A dense matrix as one long row.
+inline View AsOneRow(View v) {
+  if (v.dense()) v = {v.data, v.dtype, 1, v.elements(), v.elements()};
+  return v;
+}
+
+}  // namespace lorica::cuda
+
+#endif  // LORICA_RUNTIME_CUDA_ELEMENTWISE_CUH_

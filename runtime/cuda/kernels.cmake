@@ -1,0 +1,12 @@
+# The kernels, for the CUDA compiler and for the simulator of the tests.
+set(LORICA_CUDA_KERNELS
+  adamw.cu
+  dropout.cu
+  elementwise.cu
+  logits.cu
+  norm.cu
+  rope.cu
+  rows.cu
+  swiglu.cu
+)
+list(TRANSFORM LORICA_CUDA_KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

@@ -1,0 +1,46 @@
+// What the launch functions of the kernels need of the device's queue. The
+// queue's own file defines these; a test that runs the kernels without one
+// defines its own.
+#ifndef LORICA_RUNTIME_CUDA_LAUNCH_H_
+#define LORICA_RUNTIME_CUDA_LAUNCH_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/backend.h"
+
+namespace lorica::cuda {
+
+// The stream that the queue's kernels run on.
+cudaStream_t StreamOf(Queue* queue);
+
+// Who uses a scratch block. Entries that call each other must differ here.
+enum class ScratchUse : uint8_t {
+  kLogits,     // A tile of logits.
+  kPartials,   // Terms of a reduction, one per block.
+  kRowDots,    // Attention: dout . out of every row and head.
+  kSum,        // A sum of products before it is rounded.
+  kWorkspace,  // The product library's.
+  kCount,
+};
+
+// Device memory of at least `bytes`, at a multiple of 256, that keeps its
+// contents, in the order of the stream, until the next request of the same use.
+void* ScratchFor(Queue* queue, ScratchUse use, size_t bytes);
+
+// Fatal unless `error` is cudaSuccess. `kernel` is the address of the host's
+// stub of the kernel that was launched.
+void CheckLaunch(cudaError_t error, const void* kernel);
+
+// How many threads run a kernel. A grid of no blocks is not launched.
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;  // Dynamic shared memory of a block.
+};
+
+}  // namespace lorica::cuda
+
+#endif  // LORICA_RUNTIME_CUDA_LAUNCH_H_

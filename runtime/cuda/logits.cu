@@ -1,0 +1,200 @@
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda_target.h"
+#include "runtime/cuda/kernels.h"
+#include "runtime/cuda/pack.cuh"
+#include "runtime/cuda/reduce.cuh"
+
+// Exponentials are kept tile after tile, each tile a dense matrix [C, rows of
+// the tile], so that the products read and write dense operands. A block takes
+// a row of a tile.
+
+namespace lorica::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A tile of the vocabulary.
+struct LogitTile {
+  View logits;      // [C, n] F32; of the gradient absent.
+  View exps;        // [C, n], or absent.
+  float* tile_max;  // [C], or null.
+  float* maxima;    // [C], as are the next two: of the tiles so far.
+  float* sums;
+  float* target_logits;
+  const int32_t* targets;  // [C]
+  int64_t first_vocab;     // Of the tile, in the whole vocabulary.
+  Update update;           // Of the statistics: kAssign by the first tile.
+};
+
+// The tile's share of three statistics, in thread 0.
+__device__ void MergeStats(const LogitTile& tile, int64_t row, float largest,
+                           float sum) {
+  const int64_t target = tile.targets[row] - tile.first_vocab;
+  const bool here = 0 <= target && target < tile.logits.cols;
+  const float target_logit =
+      here ? tile.logits.Row<const float>(row)[target] : 0.0f;
+  if (tile.tile_max != nullptr) tile.tile_max[row] = largest;
+  if (tile.update == Update::kAssign) {
+    tile.maxima[row] = largest;
+    tile.sums[row] = sum;
+    tile.target_logits[row] = target_logit;
+    return;
+  }
+  const float before = tile.maxima[row];
+  const float merged = fmaxf(before, largest);
+  tile.sums[row] =
+      tile.sums[row] * expf(before - merged) + sum * expf(largest - merged);
+  tile.maxima[row] = merged;
+  if (here) tile.target_logits[row] = target_logit;
+}
+
+template <typename T, int kN>
+__global__ void __launch_bounds__(kThreads)
+    LogitStatsKernel(const __grid_constant__ LogitTile tile) {
+  const int64_t row = blockIdx.x;
+  const int64_t n = tile.logits.cols;
+  const float* logits = tile.logits.Row<const float>(row);
+  float largest = -INFINITY;
+  for (int64_t col = threadIdx.x * kN; col < n; col += kThreads * kN) {
+    const Pack<kN> pack = Load<kN>(logits + col);
+    for (const float v : pack.v) largest = fmaxf(largest, v);
+  }
+  largest = BlockReduce(largest, Larger());
+  float sum = 0.0f;
+  for (int64_t col = threadIdx.x * kN; col < n; col += kThreads * kN) {
+    Pack<kN> pack = Load<kN>(logits + col);
+    for (float& v : pack.v) {
+      v = __expf(v - largest);
+      sum += v;
+    }
+    if (tile.exps.present()) Store(pack, tile.exps.Row<T>(row) + col);
+  }
+  sum = BlockReduce(sum, Plus());
+  if (threadIdx.x == 0) MergeStats(tile, row, largest, sum);
+}
+
+// Turns a tile's exponentials into scale * (softmax - onehot(target)), zero in
+// rows without loss.
+template <typename T, int kN>
+__global__ void __launch_bounds__(kThreads)
+    LogitGradKernel(const __grid_constant__ LogitTile tile, float scale) {
+  const int64_t row = blockIdx.x;
+  const int32_t id = tile.targets[row];
+  const float factor =
+      id < 0 ? 0.0f
+             : scale * expf(tile.tile_max[row] - tile.maxima[row]) /
+                   tile.sums[row];
+  const int64_t target = id < 0 ? -1 : id - tile.first_vocab;
+  T* exps = tile.exps.Row<T>(row);
+  for (int64_t col = threadIdx.x * kN; col < tile.exps.cols;
+       col += kThreads * kN) {
+    Pack<kN> pack = Load<kN>(exps + col);
+    for (int i = 0; i < kN; ++i) {
+      pack.v[i] *= factor;
+      if (col + i == target) pack.v[i] -= scale;
+    }
+    Store(pack, exps + col);
+  }
+}
+
+View RowsOf(View v, Range rows) {
+  v.data = v.As<char>() +
+           static_cast<size_t>(rows.begin * v.row_stride) * SizeOf(v.dtype);
+  v.rows = rows.size();
+  return v;
+}
+
+// The dense matrix [C, vocab.size()] of exps that belongs to a tile.
+View TileExps(View exps, Range vocab) {
+  if (!exps.present()) return {};
+  exps.data = exps.As<char>() +
+              static_cast<size_t>(exps.rows * vocab.begin) * SizeOf(exps.dtype);
+  exps.cols = vocab.size();
+  exps.row_stride = vocab.size();
+  return exps;
+}
+
+// Calls body(rows of the vocabulary) tile after tile.
+template <typename Body>
+void ForTiles(int64_t vocab, int64_t tile, const Body& body) {
+  for (int64_t first = 0; first < vocab; first += tile) {
+    body(Range{first, std::min(vocab, first + tile)});
+  }
+}
+
+// `stats` is [3, C].
+LogitTile TileOf(const View& stats, const View& exps, const View& tile_max,
+                 Range vocab, int64_t tile) {
+  return {.exps = TileExps(exps, vocab),
+          .tile_max = tile_max.present()
+                          ? tile_max.Row<float>(vocab.begin / tile)
+                          : nullptr,
+          .maxima = stats.Row<float>(0),
+          .sums = stats.Row<float>(1),
+          .target_logits = stats.Row<float>(2)};
+}
+
+float* FloatScratch(Queue* queue, ScratchUse use, int64_t count) {
+  return static_cast<float*>(
+      ScratchFor(queue, use, static_cast<size_t>(count) * sizeof(float)));
+}
+
+}  // namespace
+
+void LogitStats(Queue* queue, const LogitStatsArgs& args) {
+  const int64_t rows = args.h.rows;
+  float* buffer = FloatScratch(queue, ScratchUse::kLogits, rows * args.tile);
+  ForTiles(args.weight.rows, args.tile, [&](Range vocab) {
+    LogitTile tile =
+        TileOf(args.stats, args.exps, args.tile_max, vocab, args.tile);
+    tile.logits = {buffer, DType::kF32, rows, vocab.size(), args.tile};
+    tile.targets = args.targets.As<const int32_t>();
+    tile.first_vocab = args.first_vocab + vocab.begin;
+    tile.update = vocab.begin == 0 ? Update::kAssign : Update::kAdd;
+    Matmul(queue, {.form = MatmulForm::kNT,
+                   .a = args.h,
+                   .b = RowsOf(args.weight, vocab),
+                   .y = tile.logits});
+    DispatchFloat(args.h.dtype, [&]<typename T>() {
+      DispatchPack({tile.logits, tile.exps}, [&]<int kN>() {
+        Launch(queue,
+               {.grid = dim3(static_cast<unsigned>(rows)),
+                .block = dim3(kThreads)},
+               LogitStatsKernel<T, kN>, tile);
+      });
+    });
+  });
+}
+
+void LogitGrad(Queue* queue, const LogitGradArgs& args) {
+  View sum = args.dh;
+  if (sum.dtype != DType::kF32) {
+    sum = {FloatScratch(queue, ScratchUse::kSum, sum.elements()), DType::kF32,
+           sum.rows, sum.cols, sum.cols};
+  }
+  ForTiles(args.weight.rows, args.tile, [&](Range vocab) {
+    LogitTile tile =
+        TileOf(args.stats, args.exps, args.tile_max, vocab, args.tile);
+    tile.targets = args.targets.As<const int32_t>();
+    tile.first_vocab = args.first_vocab + vocab.begin;
+    DispatchFloat(args.exps.dtype, [&]<typename T>() {
+      DispatchPack({tile.exps}, [&]<int kN>() {
+        Launch(queue,
+               {.grid = dim3(static_cast<unsigned>(tile.exps.rows)),
+                .block = dim3(kThreads)},
+               LogitGradKernel<T, kN>, tile, args.scale);
+      });
+    });
+    Matmul(queue,
+           {.form = MatmulForm::kNN,
+            .a = tile.exps,
+            .b = RowsOf(args.weight, vocab),
+            .y = sum,
+            .update = vocab.begin == 0 ? Update::kAssign : Update::kAdd});
+  });
+  if (sum.data != args.dh.data) Convert(queue, sum, 1.0f, args.dh);
+}
+
+}  // namespace lorica::cuda

@@ -1,0 +1,131 @@
+// Elements by the pack: what a thread loads, computes in F32 and stores at
+// once. A pack of eight takes 16-byte accesses at multiples of 16.
+#ifndef LORICA_RUNTIME_CUDA_PACK_CUH_
+#define LORICA_RUNTIME_CUDA_PACK_CUH_
+
+#include <bit>
+#include <cstdint>
+#include <initializer_list>
+
+#include "cuda_target.h"
+#include "runtime/dtype.h"
+#include "runtime/shape.h"
+
+namespace lorica::cuda {
+
+using bf16 = __nv_bfloat16;
+
+inline constexpr int kWidePack = 8;
+
+template <int kN>
+struct Pack {
+  float v[kN];
+};
+
+__device__ __forceinline__ uint32_t Bf16Pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+__device__ __forceinline__ float LowHalf(uint32_t pair) {
+  return std::bit_cast<float>(pair << 16);
+}
+__device__ __forceinline__ float HighHalf(uint32_t pair) {
+  return std::bit_cast<float>(pair & 0xffff0000u);
+}
+
+template <int kN>
+__device__ __forceinline__ Pack<kN> Load(const float* from) {
+  Pack<kN> pack;
+  if constexpr (kN == 1) {
+    pack.v[0] = *from;
+  } else {
+    static_assert(kN == kWidePack);
+    const float4 a = reinterpret_cast<const float4*>(from)[0];
+    const float4 b = reinterpret_cast<const float4*>(from)[1];
+    pack = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+  }
+  return pack;
+}
+
+template <int kN>
+__device__ __forceinline__ Pack<kN> Load(const bf16* from) {
+  Pack<kN> pack;
+  if constexpr (kN == 1) {
+    pack.v[0] = __bfloat162float(*from);
+  } else {
+    static_assert(kN == kWidePack);
+    const uint4 w = *reinterpret_cast<const uint4*>(from);
+    pack = {{LowHalf(w.x), HighHalf(w.x), LowHalf(w.y), HighHalf(w.y),
+             LowHalf(w.z), HighHalf(w.z), LowHalf(w.w), HighHalf(w.w)}};
+  }
+  return pack;
+}
+
+template <int kN>
+__device__ __forceinline__ void Store(const Pack<kN>& pack, float* to) {
+  if constexpr (kN == 1) {
+    *to = pack.v[0];
+  } else {
+    const float* v = pack.v;
+    reinterpret_cast<float4*>(to)[0] = make_float4(v[0], v[1], v[2], v[3]);
+    reinterpret_cast<float4*>(to)[1] = make_float4(v[4], v[5], v[6], v[7]);
+  }
+}
+
+template <int kN>
+__device__ __forceinline__ void Store(const Pack<kN>& pack, bf16* to) {
+  if constexpr (kN == 1) {
+    *to = __float2bfloat16_rn(pack.v[0]);
+  } else {
+    const float* v = pack.v;
+    *reinterpret_cast<uint4*>(to) =
+        make_uint4(Bf16Pair(v[0], v[1]), Bf16Pair(v[2], v[3]),
+                   Bf16Pair(v[4], v[5]), Bf16Pair(v[6], v[7]));
+  }
+}
+
+// The pack as it will be read back after a store as T.
+template <typename T, int kN>
+__device__ __forceinline__ Pack<kN> Rounded(Pack<kN> pack) {
+  if constexpr (sizeof(T) == sizeof(bf16)) {
+    for (float& v : pack.v) v = __bfloat162float(__float2bfloat16_rn(v));
+  }
+  return pack;
+}
+
+// Whether the view's rows consist of wide packs at multiples of 16 bytes. An
+// absent view does not stand in the way.
+inline bool IsPacked(const View& v) {
+  const size_t stride = static_cast<size_t>(v.row_stride) * SizeOf(v.dtype);
+  return !v.present() ||
+         (reinterpret_cast<uintptr_t>(v.data) % 16 == 0 &&
+          v.cols % kWidePack == 0 && (v.rows <= 1 || stride % 16 == 0));
+}
+
+// Calls body.template operator()<T>() with the element type.
+template <typename Body>
+void DispatchFloat(DType dtype, const Body& body) {
+  if (dtype == DType::kBF16) {
+    body.template operator()<bf16>();
+  } else {
+    body.template operator()<float>();
+  }
+}
+
+// Calls body.template operator()<kN>() with the widest pack that all of the
+// views allow.
+template <typename Body>
+void DispatchPack(std::initializer_list<View> views, const Body& body) {
+  bool packed = true;
+  for (const View& v : views) packed = packed && IsPacked(v);
+  if (packed) {
+    body.template operator()<kWidePack>();
+  } else {
+    body.template operator()<1>();
+  }
+}
+
+}  // namespace lorica::cuda
+
+#endif  // LORICA_RUNTIME_CUDA_PACK_CUH_
