@@ -75,12 +75,13 @@ struct View {
   constexpr bool present() const { return data != nullptr; }
   constexpr int64_t elements() const { return rows * cols; }
   constexpr bool dense() const { return rows <= 1 || row_stride == cols; }
+  // constexpr, as device code may call only such functions of the host's.
   template <typename T>
-  T* As() const {
+  constexpr T* As() const {
     return static_cast<T*>(data);
   }
   template <typename T>
-  T* Row(int64_t row) const {
+  constexpr T* Row(int64_t row) const {
     return static_cast<T*>(data) + row * row_stride;
   }
 };
