@@ -1,6 +1,9 @@
 # The kernels, for the CUDA compiler and for the simulator of the tests.
 set(LORICA_CUDA_KERNELS
   adamw.cu
+  attention/backward.cu
+  attention/forward.cu
+  attention/plain.cu
   dropout.cu
   elementwise.cu
   logits.cu

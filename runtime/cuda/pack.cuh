@@ -34,54 +34,61 @@ __device__ __forceinline__ float HighHalf(uint32_t pair) {
   return std::bit_cast<float>(pair & 0xffff0000u);
 }
 
-template <int kN>
-__device__ __forceinline__ Pack<kN> Load(const float* from) {
-  Pack<kN> pack;
-  if constexpr (kN == 1) {
-    pack.v[0] = *from;
-  } else {
-    static_assert(kN == kWidePack);
-    const float4 a = reinterpret_cast<const float4*>(from)[0];
-    const float4 b = reinterpret_cast<const float4*>(from)[1];
-    pack = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
-  }
-  return pack;
+__device__ __forceinline__ Pack<kWidePack> LoadWide(const float* from) {
+  const float4 a = reinterpret_cast<const float4*>(from)[0];
+  const float4 b = reinterpret_cast<const float4*>(from)[1];
+  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
 
-template <int kN>
-__device__ __forceinline__ Pack<kN> Load(const bf16* from) {
-  Pack<kN> pack;
-  if constexpr (kN == 1) {
-    pack.v[0] = __bfloat162float(*from);
-  } else {
-    static_assert(kN == kWidePack);
-    const uint4 w = *reinterpret_cast<const uint4*>(from);
-    pack = {{LowHalf(w.x), HighHalf(w.x), LowHalf(w.y), HighHalf(w.y),
-             LowHalf(w.z), HighHalf(w.z), LowHalf(w.w), HighHalf(w.w)}};
-  }
-  return pack;
+__device__ __forceinline__ Pack<kWidePack> LoadWide(const bf16* from) {
+  const uint4 w = *reinterpret_cast<const uint4*>(from);
+  return {{LowHalf(w.x), HighHalf(w.x), LowHalf(w.y), HighHalf(w.y),
+           LowHalf(w.z), HighHalf(w.z), LowHalf(w.w), HighHalf(w.w)}};
 }
 
-template <int kN>
-__device__ __forceinline__ void Store(const Pack<kN>& pack, float* to) {
+__device__ __forceinline__ float LoadOne(const float* from) { return *from; }
+__device__ __forceinline__ float LoadOne(const bf16* from) {
+  return __bfloat162float(*from);
+}
+
+__device__ __forceinline__ void StoreWide(const Pack<kWidePack>& pack,
+                                          float* to) {
+  const float* v = pack.v;
+  reinterpret_cast<float4*>(to)[0] = make_float4(v[0], v[1], v[2], v[3]);
+  reinterpret_cast<float4*>(to)[1] = make_float4(v[4], v[5], v[6], v[7]);
+}
+
+__device__ __forceinline__ void StoreWide(const Pack<kWidePack>& pack,
+                                          bf16* to) {
+  const float* v = pack.v;
+  *reinterpret_cast<uint4*>(to) =
+      make_uint4(Bf16Pair(v[0], v[1]), Bf16Pair(v[2], v[3]),
+                 Bf16Pair(v[4], v[5]), Bf16Pair(v[6], v[7]));
+}
+
+__device__ __forceinline__ void StoreOne(float value, float* to) {
+  *to = value;
+}
+__device__ __forceinline__ void StoreOne(float value, bf16* to) {
+  *to = __float2bfloat16_rn(value);
+}
+
+// T is float or bf16, kN one or kWidePack.
+template <int kN, typename T>
+__device__ __forceinline__ Pack<kN> Load(const T* from) {
   if constexpr (kN == 1) {
-    *to = pack.v[0];
+    return {{LoadOne(from)}};
   } else {
-    const float* v = pack.v;
-    reinterpret_cast<float4*>(to)[0] = make_float4(v[0], v[1], v[2], v[3]);
-    reinterpret_cast<float4*>(to)[1] = make_float4(v[4], v[5], v[6], v[7]);
+    return LoadWide(from);
   }
 }
 
-template <int kN>
-__device__ __forceinline__ void Store(const Pack<kN>& pack, bf16* to) {
+template <int kN, typename T>
+__device__ __forceinline__ void Store(const Pack<kN>& pack, T* to) {
   if constexpr (kN == 1) {
-    *to = __float2bfloat16_rn(pack.v[0]);
+    StoreOne(pack.v[0], to);
   } else {
-    const float* v = pack.v;
-    *reinterpret_cast<uint4*>(to) =
-        make_uint4(Bf16Pair(v[0], v[1]), Bf16Pair(v[2], v[3]),
-                   Bf16Pair(v[4], v[5]), Bf16Pair(v[6], v[7]));
+    StoreWide(pack, to);
   }
 }
 

@@ -24,9 +24,9 @@ struct Turns {
   const char* word;
   Order order;
 };
-constexpr Turns kTurns[] = {{"Forward", Order::kForward},
-                            {"Reverse", Order::kReverse},
-                            {"Random", Order::kRandom}};
+constexpr Turns kTurns[] = {{"Random", Order::kRandom},
+                            {"Forward", Order::kForward},
+                            {"Reverse", Order::kReverse}};
 
 void ExpectMatch(const OpCase& op_case,
                  const std::vector<OpExpectation>& expected) {
@@ -53,14 +53,16 @@ TEST_P(KernelsTest, MatchTheirReferenceInEveryOrder) {
       SCOPED_TRACE(turns.word);
       cuda_sim::SetOrder(turns.order, 1);
       ExpectMatch(op_case, expected);
+      // What is not ordered shows in any one of them.
+      if (cuda_sim::ChecksAccesses()) break;
     }
   }
 }
 
-// Other entries are compositions of products, or attention.
+// Other entries are compositions of products.
 bool IsKernel(const std::string& entry) {
   return entry != "matmul" && entry != "lora_forward" &&
-         entry != "lora_backward" && entry.find("attention") != 0;
+         entry != "lora_backward";
 }
 
 std::set<std::string> Kernels() {

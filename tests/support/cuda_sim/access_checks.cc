@@ -237,6 +237,8 @@ void NoteAccess(const void* data, size_t bytes, Access access) {
   Complain("not the device's", it);
 }
 
+bool ChecksAccesses() { return TheShadow().arena != nullptr; }
+
 void SetAccessObserver(AccessObserver observer) {
   TheShadow().observer = observer;
 }

@@ -116,10 +116,6 @@ void SquaredNorm(Queue* queue, View x, double* result) {
   cuda_sim::Free(on_device);
 }
 
-void NoAttention(Queue*, const AttentionArgs&) { LOG(FATAL) << "not yet"; }
-void NoAttentionBackward(Queue*, const AttentionBackwardArgs&) {
-  LOG(FATAL) << "not yet";
-}
 void NoLoraForward(Queue*, const LoraForwardArgs&) {
   LOG(FATAL) << "not a kernel";
 }
@@ -147,8 +143,8 @@ constexpr Backend kSimBackend = {
     .rope = cuda::Rope,
     .swiglu = cuda::Swiglu,
     .swiglu_backward = cuda::SwigluBackward,
-    .attention = NoAttention,
-    .attention_backward = NoAttentionBackward,
+    .attention = cuda::Attention,
+    .attention_backward = cuda::AttentionBackward,
     .gather_rows = cuda::GatherRows,
     .scatter_rows = cuda::ScatterRows,
     .dropout = cuda::Dropout,

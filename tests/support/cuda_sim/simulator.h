@@ -61,6 +61,9 @@ void Free(void* data);
 // What the host has copied to the device.
 void MarkWritten(const void* data, size_t bytes);
 
+// Whether the program's kernels are compiled for access checks.
+bool ChecksAccesses();
+
 enum class Access : uint8_t { kRead, kWrite };
 // Is told of every access of a kernel to device memory, with access checks.
 using AccessObserver = void (*)(const void* data, size_t bytes, Access access);

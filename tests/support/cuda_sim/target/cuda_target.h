@@ -79,6 +79,9 @@ inline float __fdividef(float a, float b) { return a / b; }
 
 namespace lorica::cuda {
 
+using std::max;
+using std::min;
+
 template <typename... Params, typename... Args>
 void Launch(Queue* queue, const LaunchShape& shape, void (*kernel)(Params...),
             Args... args) {

@@ -1,0 +1,191 @@
+// Which block of an attention kernel works on which rows.
+//
+// Query heads that share a key/value head are packed: row r of a segment is
+// query r / group with head r % group of the group, so that a tile of rows
+// reads each key once for all of them, and a sum over rows is one over heads.
+#ifndef LORICA_RUNTIME_CUDA_ATTENTION_SEGMENTS_CUH_
+#define LORICA_RUNTIME_CUDA_ATTENTION_SEGMENTS_CUH_
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "cuda_target.h"
+#include "runtime/backend.h"
+#include "runtime/cuda/kernels.h"
+
+namespace lorica::cuda {
+
+// A segment and the number of its first tile among those of a table.
+struct TiledSegment {
+  int32_t first_query;
+  int32_t num_queries;
+  int32_t first_key;
+  int32_t num_keys;
+  int32_t first_tile;
+};
+
+// The segments of one launch. They travel with the kernel's arguments, so that
+// nothing is copied to the device for them.
+struct SegmentTable {
+  static constexpr int32_t kMaxSegments = 64;
+
+  int32_t count = 0;
+  int32_t tiles = 0;  // Of all of them.
+  TiledSegment segments[kMaxSegments];
+};
+
+// What the attention kernels work on; absent where a kernel has no use for it.
+struct AttentionOperands {
+  View q;
+  View k;
+  View v;
+  View out;
+  View lse;
+  View dout;
+  View dq;
+  View dk;
+  View dv;
+  float* dots = nullptr;  // [heads, T]: dout . out.
+  int32_t head_dim = 0;
+  int32_t group = 0;  // Query heads per key/value head.
+  float scale = 0.0f;
+};
+
+// A tile of a segment for one key/value head.
+struct Tile {
+  TiledSegment segment;
+  int32_t index;  // Among the segment's tiles.
+  int32_t kv_head;
+  int32_t group;
+
+  __device__ int32_t rows() const { return segment.num_queries * group; }
+  // Keys that row `row` sees: the first ones. Rows past the end see all.
+  __device__ int32_t VisibleKeys(int32_t row) const {
+    const int32_t before = segment.num_keys - segment.num_queries;
+    return min(segment.num_keys, before + row / group + 1);
+  }
+  // The first row that sees key `key`.
+  __device__ int32_t FirstRow(int32_t key) const {
+    return max(0, key - segment.num_keys + segment.num_queries) * group;
+  }
+  // Of the whole matrices.
+  __device__ int64_t QueryOf(int32_t row) const {
+    return int64_t{segment.first_query} + row / group;
+  }
+  __device__ int32_t HeadOf(int32_t row) const {
+    return kv_head * group + row % group;
+  }
+  // The head's elements of a row of a matrix like q.
+  template <typename T>
+  __device__ T* QueryRow(const View& matrix, int32_t row,
+                         int32_t head_dim) const {
+    return matrix.Row<T>(QueryOf(row)) + HeadOf(row) * head_dim;
+  }
+  // The same of a matrix like k.
+  template <typename T>
+  __device__ T* KeyRow(const View& matrix, int32_t key,
+                       int32_t head_dim) const {
+    return matrix.Row<T>(int64_t{segment.first_key} + key) + kv_head * head_dim;
+  }
+};
+
+// Tile number `index` of the table.
+__device__ __forceinline__ Tile FindTile(const SegmentTable& table,
+                                         int32_t index, int32_t kv_head,
+                                         int32_t group) {
+  int32_t low = 0;
+  int32_t high = table.count;
+  while (high - low > 1) {
+    const int32_t middle = (low + high) / 2;
+    (table.segments[middle].first_tile <= index ? low : high) = middle;
+  }
+  const TiledSegment& segment = table.segments[low];
+  return {segment, index - segment.first_tile, kv_head, group};
+}
+
+enum class Side : uint8_t { kQueries, kKeys };
+
+// Calls body(table) for the segments, cut in tiles of `tile` packed rows or
+// keys, as many at a time as a table holds.
+template <typename Body>
+void ForSegmentTables(const ArrayView<Segment>& segments, Side side,
+                      int64_t group, int64_t tile, const Body& body) {
+  SegmentTable table;
+  for (const Segment& s : segments) {
+    const int64_t extent =
+        side == Side::kQueries ? s.num_queries * group : s.num_keys;
+    if (extent == 0) continue;
+    table.segments[table.count] = {
+        static_cast<int32_t>(s.first_query),
+        static_cast<int32_t>(s.num_queries), static_cast<int32_t>(s.first_key),
+        static_cast<int32_t>(s.num_keys), table.tiles};
+    table.tiles += static_cast<int32_t>((extent + tile - 1) / tile);
+    if (++table.count == SegmentTable::kMaxSegments) {
+      body(table);
+      table = {};
+    }
+  }
+  if (table.count > 0) body(table);
+}
+
+// Calls body(rows) for the rows of [0, rows) that no segment covers.
+template <typename Body>
+void ForUncovered(const ArrayView<Segment>& segments, Side side, int64_t rows,
+                  const Body& body) {
+  std::vector<std::pair<int64_t, int64_t>> covered;
+  for (const Segment& s : segments) {
+    if (side == Side::kQueries) {
+      covered.emplace_back(s.first_query, s.first_query + s.num_queries);
+    } else {
+      covered.emplace_back(s.first_key, s.first_key + s.num_keys);
+    }
+  }
+  covered.emplace_back(rows, rows);
+  std::sort(covered.begin(), covered.end());
+  int64_t end = 0;
+  for (const auto& [first, last] : covered) {
+    if (first > end) body(Range{end, first});
+    end = std::max(end, last);
+  }
+}
+
+// Fills with zero the rows of `matrix` that no segment covers.
+inline void ZeroUncovered(Queue* queue, const ArrayView<Segment>& segments,
+                          Side side, const View& matrix) {
+  ForUncovered(segments, side, matrix.rows, [&](Range rows) {
+    View gap = matrix;
+    gap.data = matrix.As<char>() +
+               static_cast<size_t>(rows.begin * matrix.row_stride) *
+                   SizeOf(matrix.dtype);
+    gap.rows = rows.size();
+    Fill(queue, gap, 0.0f);
+  });
+}
+
+inline AttentionOperands OperandsOf(const AttentionArgs& args) {
+  return {.q = args.q,
+          .k = args.k,
+          .v = args.v,
+          .out = args.out,
+          .lse = args.lse,
+          .head_dim = static_cast<int32_t>(args.head_dim),
+          .group = static_cast<int32_t>(args.q.cols / args.k.cols),
+          .scale = args.scale};
+}
+
+// A grid of the table's tiles for each key/value head.
+inline dim3 GridOf(const SegmentTable& table, const AttentionOperands& on) {
+  return dim3(static_cast<unsigned>(table.tiles),
+              static_cast<unsigned>(on.k.cols / on.head_dim));
+}
+
+// plain.cu: the same for F32, without tensor cores.
+void PlainAttention(Queue* queue, const AttentionArgs& args);
+void PlainAttentionBackward(Queue* queue, const AttentionOperands& on,
+                            const ArrayView<Segment>& segments);
+
+}  // namespace lorica::cuda
+
+#endif  // LORICA_RUNTIME_CUDA_ATTENTION_SEGMENTS_CUH_
