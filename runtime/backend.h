@@ -240,8 +240,12 @@ struct AdamWArgs {
 };
 
 // An ordered stream of work on one device and the scratch memory that goes
-// with it; the backend defines it.
-struct Queue;
+// with it. Each backend derives its own; several may live in one program.
+struct Queue {
+ protected:
+  Queue() = default;
+  ~Queue() = default;
+};
 
 // A function a backend must provide. Having no default constructor, it makes
 // an incomplete table a compile error.
@@ -257,6 +261,19 @@ class Entry<Result(Args...)> {
 
  private:
   Result (*function_)(Args...);
+};
+
+// Makes entries of a backend's functions, which take its own kind of queue:
+// .fill = OnQueue<cpu::Fill>::Call.
+template <auto kFunction>
+struct OnQueue;
+
+template <typename Result, typename OwnQueue, typename... Args,
+          Result (*kFunction)(OwnQueue*, Args...)>
+struct OnQueue<kFunction> {
+  static Result Call(Queue* queue, Args... args) {
+    return kFunction(static_cast<OwnQueue*>(queue), args...);
+  }
 };
 
 // Where a device's arrays lie: what is in the host's memory, such as a mapped

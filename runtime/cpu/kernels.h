@@ -7,6 +7,8 @@
 
 namespace lorica::cpu {
 
+struct Queue;
+
 // elementwise.cc
 void Fill(Queue* queue, View y, float value);
 void Convert(Queue* queue, View x, float scale, View y);

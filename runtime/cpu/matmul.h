@@ -13,6 +13,8 @@
 
 namespace lorica::cpu {
 
+struct Queue;
+
 // What a compiled product depends on: everything but the addresses.
 struct MatmulKey {
   MatmulForm form;

@@ -7,8 +7,7 @@
 
 #include "runtime/check.h"
 
-namespace lorica {
-namespace cpu {
+namespace lorica::cpu {
 namespace {
 
 constexpr size_t kPageBytes = 4096;
@@ -26,16 +25,14 @@ void* Scratch::Bytes(size_t bytes) {
   return data_.get();
 }
 
-}  // namespace cpu
-
 Queue::Queue(const CpuOptions& options)
     : threads(options.threads),
       bf16_products(options.isa == CpuIsa::kBest &&
                             __builtin_cpu_supports("avx512bf16")
-                        ? cpu::Bf16Products::kNative
-                        : cpu::Bf16Products::kWidened) {
+                        ? Bf16Products::kNative
+                        : Bf16Products::kWidened) {
   CHECK_GE(threads, 1);
   omp_set_num_threads(threads);
 }
 
-}  // namespace lorica
+}  // namespace lorica::cpu

@@ -50,24 +50,20 @@ enum class ScratchUse : uint8_t {
 // are widened to F32 first.
 enum class Bf16Products : uint8_t { kNative, kWidened };
 
-}  // namespace lorica::cpu
-
-namespace lorica {
-
-struct Queue {
+struct Queue : lorica::Queue {
   explicit Queue(const CpuOptions& options);
 
   template <typename T>
-  T* ScratchFor(cpu::ScratchUse use, int64_t count) {
+  T* ScratchFor(ScratchUse use, int64_t count) {
     return scratch[static_cast<size_t>(use)].Get<T>(count);
   }
 
   int threads;
-  cpu::Bf16Products bf16_products;
-  cpu::Scratch scratch[static_cast<size_t>(cpu::ScratchUse::kCount)];
-  cpu::MatmulCache matmuls;
+  Bf16Products bf16_products;
+  Scratch scratch[static_cast<size_t>(ScratchUse::kCount)];
+  MatmulCache matmuls;
 };
 
-}  // namespace lorica
+}  // namespace lorica::cpu
 
 #endif  // LORICA_RUNTIME_CPU_QUEUE_H_

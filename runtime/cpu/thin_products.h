@@ -10,6 +10,8 @@
 
 namespace lorica::cpu {
 
+struct Queue;
+
 inline constexpr int64_t kMaxThin = 32;
 
 // Whether ThinMatmul computes this product: BF16 operands and

@@ -10,6 +10,8 @@
 
 namespace lorica::cpu {
 
+struct Queue;
+
 // Longer segments are not looked at here.
 inline constexpr int64_t kFewQueries = 4;
 void AttendFewQuerySegments(Queue* queue, const AttentionArgs& args);

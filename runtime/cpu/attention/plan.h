@@ -11,6 +11,8 @@
 
 namespace lorica::cpu {
 
+struct Queue;
+
 constexpr int64_t RoundUp(int64_t n, int64_t unit) {
   return (n + unit - 1) / unit * unit;
 }
