@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "parallel/host_image.h"
 #include "parallel/reduce.h"
 #include "parallel/watchdog.h"
 #include "runtime/check.h"
@@ -16,14 +17,6 @@ namespace {
 constexpr int64_t kGatherWholeBytes = 64 << 10;
 // Chunks begin at multiples of this many elements.
 constexpr int64_t kChunkElements = 64;
-
-// Where the elements of `tensor` lie, computed and ready.
-char* DenseData(const Tensor& tensor) {
-  CHECK(tensor.present());
-  CHECK(tensor.dense()) << "a collective on rows that are not dense";
-  tensor.device()->Synchronize();
-  return static_cast<char*>(tensor.data());
-}
 
 void CheckRows(absl::Span<const int64_t> rows, int ranks, int64_t total) {
   CHECK_EQ(static_cast<int>(rows.size()), ranks);
@@ -103,6 +96,10 @@ class Communicator::Call {
   ~Call() {
     if (watchdog_ != nullptr) watchdog_->End();
   }
+  // The collective goes on in a device when the call has ended.
+  void GoesOnIn(DeviceCollectives* device) {
+    if (watchdog_ != nullptr) watchdog_->Follow(device->LastWork());
+  }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
@@ -125,6 +122,41 @@ Communicator::Communicator(std::unique_ptr<Transport> transport,
 }
 
 Communicator::~Communicator() = default;
+
+void Communicator::SetDeviceCollectives(OpenDeviceCollectives open,
+                                        DeviceSums sums) {
+  open_device_ = std::move(open);
+  device_sums_ = sums;
+}
+
+absl::Status Communicator::OpenDeviceCollectivesNow() {
+  if (size() == 1 || device_ != nullptr || open_device_ == nullptr) {
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<DeviceCollectives>> opened =
+      open_device_(*transport_);
+  if (opened.ok()) device_ = *std::move(opened);
+  return opened.status();
+}
+
+DeviceCollectives* Communicator::DeviceCollectivesFor(const Tensor& tensor) {
+  if (tensor.device()->backend().memory == Memory::kHost ||
+      open_device_ == nullptr ||
+      (tensor.dtype() != DType::kF32 && tensor.dtype() != DType::kBF16)) {
+    return nullptr;
+  }
+  CHECK(tensor.dense()) << "a collective on rows that are not dense";
+  const absl::Status status = OpenDeviceCollectivesNow();
+  CHECK(status.ok()) << "rank " << world_ranks_[rank()] << ": "
+                     << status.message();
+  return device_.get();
+}
+
+SumOrder Communicator::OrderFor(Purpose purpose) const {
+  const bool activation =
+      purpose == Purpose::kActivation || purpose == Purpose::kActivationGrad;
+  return activation ? device_sums_.activations : device_sums_.others;
+}
 
 void Communicator::AllReduce(const Array& array, Combine combine) {
   if (array.count == 0) return;
@@ -165,17 +197,23 @@ void Communicator::AllReduce(const Array& array, Combine combine) {
 void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose) {
   if (size() == 1) return;
   const int64_t element_bytes = static_cast<int64_t>(SizeOf(tensor->dtype()));
-  const Call call(this, "all-reduce sum", purpose,
-                  tensor->elements() * element_bytes);
-  AllReduce({DenseData(*tensor), tensor->elements(), element_bytes},
-            SumOf(tensor->dtype()));
+  Call call(this, "all-reduce sum", purpose,
+            tensor->elements() * element_bytes);
+  if (DeviceCollectives* device = DeviceCollectivesFor(*tensor)) {
+    device->AllReduceSum(*tensor, OrderFor(purpose));
+    return call.GoesOnIn(device);
+  }
+  const Combine combine = SumOf(tensor->dtype());
+  const HostImage image(*tensor, HostImage::Access::kReadWrite);
+  AllReduce({image.data(), tensor->elements(), element_bytes}, combine);
 }
 
 void Communicator::AllReduceMax(Tensor* tensor, Purpose purpose) {
   CHECK_EQ(tensor->dtype(), DType::kF32);
   if (size() == 1) return;
   const Call call(this, "all-reduce max", purpose, tensor->elements() * 4);
-  AllReduce({DenseData(*tensor), tensor->elements(), 4}, MaxTerms<float>);
+  const HostImage image(*tensor, HostImage::Access::kReadWrite);
+  AllReduce({image.data(), tensor->elements(), 4}, MaxTerms<float>);
 }
 
 Tensor Communicator::AllGatherRows(const Tensor& slice,
@@ -187,15 +225,21 @@ Tensor Communicator::AllGatherRows(const Tensor& slice,
   if (size() == 1) return slice;
   const int64_t row_bytes =
       slice.cols() * static_cast<int64_t>(SizeOf(slice.dtype()));
-  const Call call(this, "all-gather", purpose, total * row_bytes);
+  Call call(this, "all-gather", purpose, total * row_bytes);
   Tensor whole =
       Tensor::Empty(slice.device(), {total, slice.cols()}, slice.dtype());
-  const char* mine = DenseData(slice);
-  char* data = DenseData(whole);
+  if (DeviceCollectives* device = DeviceCollectivesFor(slice)) {
+    device->AllGatherRows(slice, rows, whole);
+    call.GoesOnIn(device);
+    return whole;
+  }
+  const HostImage mine(slice, HostImage::Access::kRead);
+  const HostImage all(whole, HostImage::Access::kWrite);
   const int64_t first =
       std::accumulate(rows.begin(), rows.begin() + rank(), int64_t{0});
-  std::copy_n(mine, rows[rank()] * row_bytes, data + first * row_bytes);
-  transport_->AllGather(data, Times(rows, row_bytes));
+  std::copy_n(mine.data(), rows[rank()] * row_bytes,
+              all.data() + first * row_bytes);
+  transport_->AllGather(all.data(), Times(rows, row_bytes));
   return whole;
 }
 
@@ -207,11 +251,16 @@ Tensor Communicator::ReduceScatterRows(const Tensor& tensor,
   const Combine combine = SumOf(tensor.dtype());
   const int64_t element_bytes = static_cast<int64_t>(SizeOf(tensor.dtype()));
   const int64_t row_bytes = tensor.cols() * element_bytes;
-  const Call call(this, "reduce-scatter", purpose, tensor.rows() * row_bytes);
+  Call call(this, "reduce-scatter", purpose, tensor.rows() * row_bytes);
   Tensor slice = Tensor::Empty(tensor.device(), {rows[rank()], tensor.cols()},
                                tensor.dtype());
-  const char* data = DenseData(tensor);
-  char* out = DenseData(slice);
+  if (DeviceCollectives* device = DeviceCollectivesFor(tensor)) {
+    device->ReduceScatterRows(tensor, rows, OrderFor(purpose), slice);
+    call.GoesOnIn(device);
+    return slice;
+  }
+  const HostImage whole(tensor, HostImage::Access::kRead);
+  const HostImage mine(slice, HostImage::Access::kWrite);
   // Step by step through all slices at once, so that every rank has work.
   const std::vector<int64_t> slice_bytes = Times(rows, row_bytes);
   const int64_t longest =
@@ -221,13 +270,13 @@ Tensor Communicator::ReduceScatterRows(const Tensor& tensor,
   for (int64_t begin = 0; begin < longest; begin += step) {
     std::vector<const void*> send(size());
     std::vector<int64_t> bytes(size());
-    const char* piece = data + begin;
+    const char* piece = whole.data() + begin;
     for (int peer = 0; peer < size(); piece += slice_bytes[peer], ++peer) {
       send[peer] = piece;
       bytes[peer] = std::clamp<int64_t>(slice_bytes[peer] - begin, 0, step);
     }
     combine(transport_->Exchange(send, bytes), bytes[rank()] / element_bytes,
-            out + begin);
+            mine.data() + begin);
   }
   return slice;
 }
@@ -298,11 +347,18 @@ void Communicator::Barrier() {
   transport_->Barrier();
 }
 
+std::unique_ptr<Communicator> Communicator::Part(
+    std::unique_ptr<Transport> transport, std::vector<int> world_ranks) const {
+  std::unique_ptr<Communicator> part(new Communicator(
+      std::move(transport), std::move(world_ranks), watchdog_));
+  part->SetDeviceCollectives(open_device_, device_sums_);
+  return part;
+}
+
 std::unique_ptr<Communicator> Communicator::Split(int color, int key) {
   CHECK_GE(color, 0);
   if (size() == 1) {
-    return std::unique_ptr<Communicator>(new Communicator(
-        transport_->Split(color, key), world_ranks_, watchdog_));
+    return Part(transport_->Split(color, key), world_ranks_);
   }
   const Call call(this, "split", Purpose::kControl, 0);
   struct Member {
@@ -322,8 +378,7 @@ std::unique_ptr<Communicator> Communicator::Split(int color, int key) {
   for (const Member& member : members) {
     world_ranks.push_back(member.world_rank);
   }
-  return std::unique_ptr<Communicator>(new Communicator(
-      transport_->Split(color, key), std::move(world_ranks), watchdog_));
+  return Part(transport_->Split(color, key), std::move(world_ranks));
 }
 
 std::vector<int> Communicator::Missing() const {

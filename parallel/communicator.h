@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "parallel/device_collectives.h"
 #include "parallel/transport.h"
 #include "runtime/tensor.h"
 
@@ -40,16 +41,26 @@ struct Traffic {
 };
 std::ostream& operator<<(std::ostream& out, const Traffic& traffic);
 
+// The order of additions on devices. Activations are not needed to the same
+// bits on every mesh: tensor ranks change rounding anyway.
+struct DeviceSums {
+  SumOrder activations = SumOrder::kFastest;
+  SumOrder others = SumOrder::kTree;
+};
+
 // All ranks of a group call the same collectives in the same order, with
 // arrays of the same size; each rank from one thread. A group of one moves
 // nothing and counts nothing. Sums are taken in a fixed order over ranks, the
 // tree of tree_sum.h, so every rank gets the same bits, run after run, whatever
 // the transport. A peer that fails is fatal: see watchdog.h.
 //
-// Tensors lie in memory the host can address. Large sums are cut in one chunk a
-// rank: the chunks are exchanged, each rank sums its own, and the sums are
-// gathered, 2 (n - 1) / n of the array sent by each of n ranks. Small arrays
-// are gathered whole and summed everywhere, which waits once instead of twice.
+// Large sums are cut in one chunk a rank: the chunks are exchanged, each rank
+// sums its own, and the sums are gathered, 2 (n - 1) / n of the array sent by
+// each of n ranks. Small arrays are gathered whole and summed everywhere, which
+// waits once instead of twice.
+//
+// Tensors in memory that the host cannot address travel by device collectives
+// where there are any, else by way of the host.
 class Communicator {
  public:
   explicit Communicator(std::unique_ptr<Transport> transport);
@@ -61,6 +72,12 @@ class Communicator {
   int size() const { return transport_->size(); }
   // The rank in the undivided world of rank `peer` of this group.
   int world_rank(int peer) const { return world_ranks_[peer]; }
+
+  // Gives this group, and groups split from it from now on, collectives of
+  // their devices. They are opened when a tensor first needs them, which is
+  // fatal where it fails, or here and now:
+  void SetDeviceCollectives(OpenDeviceCollectives open, DeviceSums sums);
+  absl::Status OpenDeviceCollectivesNow();
 
   // In place, on dense tensors of F32, BF16 (summed in F32, rounded once), I32
   // or I64.
@@ -116,7 +133,13 @@ class Communicator {
 
   Communicator(std::unique_ptr<Transport> transport,
                std::vector<int> world_ranks, Watchdog* watchdog);
+  // A group split from this one.
+  std::unique_ptr<Communicator> Part(std::unique_ptr<Transport> transport,
+                                     std::vector<int> world_ranks) const;
   void AllReduce(const Array& array, Combine combine);
+  // Null where `tensor` is for the host's collectives.
+  DeviceCollectives* DeviceCollectivesFor(const Tensor& tensor);
+  SumOrder OrderFor(Purpose purpose) const;
 
   std::unique_ptr<Transport> transport_;
   std::vector<int> world_ranks_;
@@ -124,6 +147,9 @@ class Communicator {
   int64_t sequence_ = 0;  // Collectives so far.
   Watchdog* watchdog_ = nullptr;
   std::vector<char> scratch_;
+  OpenDeviceCollectives open_device_;
+  DeviceSums device_sums_;
+  std::unique_ptr<DeviceCollectives> device_;
 };
 
 }  // namespace lorica

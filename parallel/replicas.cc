@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_join.h"
+#include "parallel/host_image.h"
 #include "runtime/check.h"
 
 namespace lorica {
@@ -19,10 +20,9 @@ std::string HashOf(absl::Span<const Tensor> tensors) {
   CHECK(state != nullptr);
   XXH3_128bits_reset(state.get());
   for (const Tensor& tensor : tensors) {
-    CHECK(tensor.dense());
-    tensor.device()->Synchronize();
+    const HostImage image(tensor, HostImage::Access::kRead);
     XXH3_128bits_update(
-        state.get(), tensor.data(),
+        state.get(), image.data(),
         static_cast<size_t>(tensor.elements()) * SizeOf(tensor.dtype()));
   }
   XXH128_canonical_t canonical;

@@ -11,6 +11,13 @@
 #include "absl/time/clock.h"
 
 namespace lorica {
+namespace {
+
+constexpr absl::Duration kAbortTime = absl::Milliseconds(200);
+constexpr char kPeerGone[] =
+    "a peer has stopped or is out of reach, so this rank ends";
+
+}  // namespace
 
 std::string Describe(const WatchedCall& call, absl::Duration waited) {
   const Communicator& group = *call.group;
@@ -56,12 +63,57 @@ void Watchdog::End() {
 }
 
 // In one piece, so that lines of several ranks do not mix.
-void Watchdog::Write(absl::Duration waited, absl::string_view why) const {
+void Watchdog::Write(const WatchedCall& call, absl::Duration waited,
+                     absl::string_view why) {
   const std::string line = absl::StrCat(
-      "lorica: ", Describe(*call_, absl::Trunc(waited, absl::Milliseconds(1))),
+      "lorica: ", Describe(call, absl::Trunc(waited, absl::Milliseconds(1))),
       "; ", why, "\n");
   [[maybe_unused]] const ssize_t written =
       write(STDERR_FILENO, line.data(), line.size());
+}
+
+void Watchdog::EndProcess() const {
+  absl::SleepFor(std::min(kGrace, timeout_));
+  // Devices stop waiting for peers, and only now: what they yield from here on
+  // must reach nobody. Abort may hang as well, hence a thread of its own.
+  if (!followed_.empty()) {
+    std::thread([work = followed_.front().work] { work->Abort(); }).detach();
+    absl::SleepFor(kAbortTime);
+  }
+  _exit(kExitCode);
+}
+
+void Watchdog::Follow(std::shared_ptr<DeviceWork> work) {
+  const std::lock_guard lock(mutex_);
+  if (!call_.has_value()) return;
+  DropDone();
+  if (followed_.empty()) followed_since_ = absl::Now();
+  followed_.push_back({*call_, std::move(work)});
+}
+
+void Watchdog::DropDone() {
+  while (!followed_.empty() &&
+         followed_.front().work->Ask() == DeviceWork::State::kDone) {
+    followed_.pop_front();
+    followed_since_ = absl::Now();
+  }
+}
+
+// The device's part of collectives.
+void Watchdog::WatchDevice() {
+  DropDone();
+  if (followed_.empty()) return;
+  const Followed& first = followed_.front();
+  const absl::Duration waited = absl::Now() - followed_since_;
+  if (first.work->Ask() == DeviceWork::State::kFailed) {
+    Write(first.call, waited,
+          absl::StrCat("it failed, ", first.work->error(),
+                       ", so this rank ends"));
+    EndProcess();
+  }
+  if (waited < timeout_) return;
+  Write(first.call, waited, kPeerGone);
+  EndProcess();
 }
 
 // Looks several times a timeout instead of taking the time of every call.
@@ -75,6 +127,7 @@ void Watchdog::Watch() {
   uint64_t told_of = 0;
   absl::Time since = absl::Now();
   while (!stop_.wait_for(lock, period, [this] { return stopped_; })) {
+    WatchDevice();
     if (!call_.has_value() || begun_ != seen) {
       seen = begun_;
       since = absl::Now();
@@ -84,13 +137,12 @@ void Watchdog::Watch() {
     if (waited >= kLongWait && told_of != seen && told_to_end_ &&
         told_to_end_()) {
       told_of = seen;
-      Write(waited, "this process was told to end");
+      Write(*call_, waited, "this process was told to end");
     }
     if (waited < timeout_) continue;
     // The lock is kept: a collective that ends now does not go on.
-    Write(waited, "a peer has stopped or is out of reach, so this rank ends");
-    absl::SleepFor(std::min(kGrace, timeout_));
-    _exit(kExitCode);
+    Write(*call_, waited, kPeerGone);
+    EndProcess();
   }
 }
 

@@ -5,7 +5,9 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -14,6 +16,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "parallel/communicator.h"
+#include "parallel/device_collectives.h"
 
 namespace lorica {
 
@@ -54,10 +57,22 @@ class Watchdog {
   // Called by the rank's thread around each collective.
   void Begin(const WatchedCall& call);
   void End();
+  // Between Begin and End: the call goes on in `work` after End. It is watched
+  // from the moment those followed before it are done.
+  void Follow(std::shared_ptr<DeviceWork> work);
 
  private:
+  struct Followed {
+    WatchedCall call;
+    std::shared_ptr<DeviceWork> work;
+  };
+
   void Watch();
-  void Write(absl::Duration waited, absl::string_view why) const;
+  void WatchDevice();
+  void DropDone();
+  static void Write(const WatchedCall& call, absl::Duration waited,
+                    absl::string_view why);
+  [[noreturn]] void EndProcess() const;
 
   const absl::Duration timeout_;
   const std::function<bool()> told_to_end_;
@@ -66,6 +81,8 @@ class Watchdog {
   bool stopped_ = false;
   std::optional<WatchedCall> call_;
   uint64_t begun_ = 0;  // Collectives begun; tells one from the next.
+  std::deque<Followed> followed_;
+  absl::Time followed_since_;  // When the first of them became the first.
   std::thread thread_;
 };
 

@@ -99,9 +99,17 @@ void Tensor::CopyFrom(const void* host) const {
                              static_cast<size_t>(elements()) * SizeOf(dtype_));
 }
 
+void Tensor::CopyTo(void* host) const {
+  CHECK(present() && dense());
+  device_->backend().copy_out(device_->queue(), host, data_,
+                              static_cast<size_t>(elements()) * SizeOf(dtype_));
+  device_->Synchronize();
+}
+
 void Tensor::CopyOut(DType dtype, void* host) const {
   CHECK(present());
   CHECK_EQ(dtype_, dtype);
+  if (dense()) return CopyTo(host);
   const size_t row_bytes = static_cast<size_t>(cols()) * SizeOf(dtype_);
   const size_t stride = static_cast<size_t>(row_stride_) * SizeOf(dtype_);
   for (int64_t row = 0; row < rows(); ++row) {

@@ -63,8 +63,10 @@ class Tensor {
   }
   // The elements of an F32 or BF16 tensor as floats; blocks.
   std::vector<float> ToFloats() const;
-  // Overwrites a dense tensor from host memory of the same type.
+  // Between a dense tensor and host memory of the same type. CopyFrom is done
+  // with the memory when it returns; CopyTo blocks.
   void CopyFrom(const void* host) const;
+  void CopyTo(void* host) const;
 
  private:
   static Tensor CopyIn(Device* device, Shape shape, DType dtype,
