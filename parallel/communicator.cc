@@ -281,6 +281,13 @@ Tensor Communicator::ReduceScatterRows(const Tensor& tensor,
   return slice;
 }
 
+void Communicator::AllReduceSum(absl::Span<float> values, Purpose purpose) {
+  if (size() == 1) return;
+  const int64_t count = static_cast<int64_t>(values.size());
+  const Call call(this, "all-reduce sum", purpose, count * 4);
+  AllReduce({values.data(), count, 4}, SumTerms<float>);
+}
+
 void Communicator::AllReduceSum(absl::Span<double> values, Purpose purpose) {
   if (size() == 1) return;
   const int64_t count = static_cast<int64_t>(values.size());
@@ -293,6 +300,13 @@ void Communicator::AllReduceSum(absl::Span<int64_t> values, Purpose purpose) {
   const int64_t count = static_cast<int64_t>(values.size());
   const Call call(this, "all-reduce sum", purpose, count * 8);
   AllReduce({values.data(), count, 8}, SumTerms<int64_t>);
+}
+
+void Communicator::AllReduceMax(absl::Span<float> values, Purpose purpose) {
+  if (size() == 1) return;
+  const int64_t count = static_cast<int64_t>(values.size());
+  const Call call(this, "all-reduce max", purpose, count * 4);
+  AllReduce({values.data(), count, 4}, MaxTerms<float>);
 }
 
 void Communicator::AllReduceMax(absl::Span<int64_t> values, Purpose purpose) {

@@ -94,8 +94,10 @@ class Communicator {
                            Purpose purpose);
 
   // The same on host values, for control and statistics.
+  void AllReduceSum(absl::Span<float> values, Purpose purpose);
   void AllReduceSum(absl::Span<double> values, Purpose purpose);
   void AllReduceSum(absl::Span<int64_t> values, Purpose purpose);
+  void AllReduceMax(absl::Span<float> values, Purpose purpose);  // NaN wins.
   void AllReduceMax(absl::Span<int64_t> values, Purpose purpose);
   // Every rank's bytes, by rank; lengths may differ.
   std::vector<std::string> AllGatherBytes(const std::string& bytes,

@@ -39,23 +39,16 @@ LossHead::Chunk LossHead::Stats(const Tensor& h, const Tensor& targets,
   Chunk chunk = {.logits = ops::LogitStats(h, head_, targets, keep)};
   chunk.stats = chunk.logits.stats;
   if (group_->size() == 1) return chunk;
-  const std::vector<float> local = chunk.stats.ToHost<float>();
+  // On the host, which is due the losses anyway.
+  std::vector<float> stats = chunk.stats.ToHost<float>();
   const size_t rows = static_cast<size_t>(h.rows());
-  Tensor max = Tensor::FromHost<float>(h.device(), {h.rows()},
-                                       absl::MakeConstSpan(local).first(rows));
-  group_->AllReduceMax(&max, Purpose::kLoss);
-  const std::vector<float> global_max = max.ToHost<float>();
-  std::vector<float> sums(local.begin() + static_cast<int64_t>(rows),
-                          local.end());
-  for (size_t i = 0; i < rows; ++i) {
-    sums[i] *= std::exp(local[i] - global_max[i]);
-  }
-  Tensor sum = Tensor::FromHost<float>(h.device(), {2, h.rows()}, sums);
-  group_->AllReduceSum(&sum, Purpose::kLoss);
-  std::vector<float> global = global_max;
-  const std::vector<float> total = sum.ToHost<float>();
-  global.insert(global.end(), total.begin(), total.end());
-  chunk.stats = Tensor::FromHost<float>(h.device(), {3, h.rows()}, global);
+  const absl::Span<float> maxima = absl::MakeSpan(stats).first(rows);
+  const absl::Span<float> sums = absl::MakeSpan(stats).subspan(rows);
+  const std::vector<float> local(maxima.begin(), maxima.end());
+  group_->AllReduceMax(maxima, Purpose::kLoss);
+  for (size_t i = 0; i < rows; ++i) sums[i] *= std::exp(local[i] - maxima[i]);
+  group_->AllReduceSum(sums, Purpose::kLoss);
+  chunk.stats = Tensor::FromHost<float>(h.device(), {3, h.rows()}, stats);
   return chunk;
 }
 
