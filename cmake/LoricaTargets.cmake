@@ -4,9 +4,11 @@ include(GoogleTest OPTIONAL)
 
 add_library(lorica_options INTERFACE)
 target_include_directories(lorica_options INTERFACE ${PROJECT_SOURCE_DIR})
+set(host $<NOT:$<COMPILE_LANGUAGE:CUDA>>)
 target_compile_options(lorica_options INTERFACE
-  -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers
-  -fno-math-errno $<$<BOOL:${LORICA_WERROR}>:-Werror>)
+  $<${host}:-Wall;-Wextra;-Wconversion;-Wno-sign-conversion;-Wshadow;-Wnon-virtual-dtor;-Wno-missing-field-initializers;-fno-math-errno>
+  $<$<AND:${host},$<BOOL:${LORICA_WERROR}>>:-Werror>
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;--Werror=all-warnings;-Xcompiler=-Wall>)
 if(LORICA_SANITIZE)
   target_compile_options(lorica_options INTERFACE
     -fsanitize=${LORICA_SANITIZE} -fno-omit-frame-pointer -O1)

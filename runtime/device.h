@@ -3,7 +3,10 @@
 #define LORICA_RUNTIME_DEVICE_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/backend.h"
@@ -54,6 +57,29 @@ struct CpuOptions {
 
 // The calling thread becomes the device's thread.
 std::unique_ptr<Device> OpenCpuDevice(const CpuOptions& options);
+
+// A GPU that this process can see.
+struct CudaDevice {
+  std::string name;
+  std::string uuid;  // Tells it from every other, on any host.
+  int major = 0;     // Compute capability.
+  int minor = 0;
+  int64_t memory_bytes = 0;
+};
+
+// Empty where there is a driver and no GPU. Error: this build has no CUDA, or
+// the driver does not answer.
+absl::StatusOr<std::vector<CudaDevice>> ListCudaDevices();
+
+struct CudaOptions {
+  int index = 0;  // Of ListCudaDevices.
+  Allocation allocation = Allocation::kPool;
+};
+
+// The calling thread becomes the device's thread. Errors: those of
+// ListCudaDevices; no such GPU; one that is too old.
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
+    const CudaOptions& options);
 
 }  // namespace lorica
 

@@ -1,0 +1,155 @@
+#include "runtime/backend.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "runtime/allocator.h"
+#include "runtime/cuda/check.h"
+#include "runtime/cuda/kernels.h"
+#include "runtime/cuda/lora.h"
+#include "runtime/cuda/queue.h"
+#include "runtime/device.h"
+#include "runtime/status_macros.h"
+
+namespace lorica {
+namespace {
+
+using cuda::Of;
+using cuda::StreamOf;
+
+void* Allocate(Queue* queue, size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t error = cudaMallocAsync(&data, bytes, StreamOf(queue));
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // Or the next launch would report it.
+    return nullptr;
+  }
+  CUDA_CHECK(error);
+  return data;
+}
+
+void Release(Queue* queue, void* data, size_t) {
+  CUDA_CHECK(cudaFreeAsync(data, StreamOf(queue)));
+}
+
+void CopyIn(Queue* queue, void* dst, const void* host, size_t bytes) {
+  Of(queue)->ring.CopyIn(dst, host, bytes, StreamOf(queue));
+}
+
+void CopyOut(Queue* queue, void* host, const void* src, size_t bytes) {
+  CUDA_CHECK(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
+                             StreamOf(queue)));
+}
+
+void Synchronize(Queue* queue) {
+  CUDA_CHECK(cudaStreamSynchronize(StreamOf(queue)));
+}
+
+void SquaredNorm(Queue* queue, View x, double* result) {
+  cuda::SquaredNormInto(queue, x, Of(queue)->norm);
+  CopyOut(queue, result, Of(queue)->norm, sizeof(*result));
+}
+
+constexpr Backend kCudaBackend = {
+    .name = "cuda",
+    .memory = Memory::kDevice,
+    .allocate = Allocate,
+    .release = Release,
+    .copy_in = CopyIn,
+    .copy_out = CopyOut,
+    .synchronize = Synchronize,
+    .fill = cuda::Fill,
+    .convert = cuda::Convert,
+    .add = cuda::Add,
+    .squared_norm = SquaredNorm,
+    .matmul = cuda::Matmul,
+    .lora_forward = cuda::LoraForward,
+    .lora_backward = cuda::LoraBackward,
+    .rms_norm = cuda::RmsNorm,
+    .rms_norm_backward = cuda::RmsNormBackward,
+    .rope = cuda::Rope,
+    .swiglu = cuda::Swiglu,
+    .swiglu_backward = cuda::SwigluBackward,
+    .attention = cuda::Attention,
+    .attention_backward = cuda::AttentionBackward,
+    .gather_rows = cuda::GatherRows,
+    .scatter_rows = cuda::ScatterRows,
+    .dropout = cuda::Dropout,
+    .logit_stats = cuda::LogitStats,
+    .logit_grad = cuda::LogitGrad,
+    .adamw = cuda::AdamW,
+};
+
+// Of compute capability 8.0: BF16 products on tensor cores.
+constexpr int kLeastMajor = 8;
+
+std::string UuidOf(const cudaUUID_t& uuid) {
+  std::string text = "GPU-";
+  for (size_t i = 0; i < sizeof(uuid.bytes); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    absl::StrAppendFormat(&text, "%02x",
+                          static_cast<unsigned char>(uuid.bytes[i]));
+  }
+  return text;
+}
+
+absl::Status Failed(const char* what, cudaError_t error) {
+  return absl::UnavailableError(absl::StrCat(
+      what, ": ", cudaGetErrorName(error), ", ", cudaGetErrorString(error)));
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<CudaDevice>> ListCudaDevices() {
+  int count = 0;
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice) return std::vector<CudaDevice>();
+  if (error != cudaSuccess) return Failed("the CUDA driver", error);
+  std::vector<CudaDevice> devices;
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties = {};
+    error = cudaGetDeviceProperties(&properties, index);
+    if (error != cudaSuccess) {
+      return Failed(absl::StrCat("GPU ", index).c_str(), error);
+    }
+    devices.push_back(
+        {.name = properties.name,
+         .uuid = UuidOf(properties.uuid),
+         .major = properties.major,
+         .minor = properties.minor,
+         .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)});
+  }
+  return devices;
+}
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
+    const CudaOptions& options) {
+  LORICA_ASSIGN_OR_RETURN(const std::vector<CudaDevice> devices,
+                          ListCudaDevices());
+  if (options.index < 0 || options.index >= std::ssize(devices)) {
+    return absl::NotFoundError(absl::StrCat("there is no GPU ", options.index,
+                                            ", but ", devices.size(),
+                                            " of them, counted from 0"));
+  }
+  const CudaDevice& chosen = devices[static_cast<size_t>(options.index)];
+  if (chosen.major < kLeastMajor) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "GPU ", options.index, ", ", chosen.name, ", has compute capability ",
+        chosen.major, ".", chosen.minor, "; lorica needs ", kLeastMajor,
+        ".0, as in A100, or later"));
+  }
+  const cudaError_t error = cudaSetDevice(options.index);
+  if (error != cudaSuccess) return Failed(chosen.name.c_str(), error);
+  auto queue = std::make_shared<cuda::StreamQueue>();
+  auto allocator = std::make_unique<Allocator>(&kCudaBackend, queue.get(),
+                                               options.allocation);
+  return std::make_unique<Device>(&kCudaBackend, std::move(queue),
+                                  std::move(allocator));
+}
+
+}  // namespace lorica

@@ -1,0 +1,46 @@
+// What the CUDA backend keeps from call to call: a stream, scratch memory,
+// pinned buffers and the products it has planned.
+#ifndef LORICA_RUNTIME_CUDA_QUEUE_H_
+#define LORICA_RUNTIME_CUDA_QUEUE_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+
+#include "runtime/backend.h"
+#include "runtime/cuda/host_ring.h"
+#include "runtime/cuda/launch.h"
+#include "runtime/cuda/matmul.h"
+
+namespace lorica::cuda {
+
+// Memory of the device that grows to the largest request and stays.
+struct ScratchBlock {
+  void* data = nullptr;
+  size_t bytes = 0;
+};
+
+// All work of a device goes to one stream, so memory that is released and
+// taken again needs no other order. Created and used with the device current
+// in the calling thread.
+struct StreamQueue : Queue {
+  StreamQueue();
+  // Waits for the stream.
+  ~StreamQueue();
+  StreamQueue(const StreamQueue&) = delete;
+  StreamQueue& operator=(const StreamQueue&) = delete;
+
+  cudaStream_t stream = nullptr;
+  ScratchBlock scratch[static_cast<size_t>(ScratchUse::kCount)];
+  HostRing ring;
+  MatmulPlans matmuls;
+  double* norm = nullptr;  // On the device: a sum on its way to the host.
+};
+
+inline StreamQueue* Of(Queue* queue) {
+  return static_cast<StreamQueue*>(queue);
+}
+
+}  // namespace lorica::cuda
+
+#endif  // LORICA_RUNTIME_CUDA_QUEUE_H_
