@@ -1,0 +1,446 @@
+#include "parallel/nccl_communicator.h"
+
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "parallel/tree_sum.h"
+#include "runtime/cuda/check.h"
+#include "runtime/cuda/launch.h"
+#include "runtime/ops.h"
+
+namespace lorica {
+namespace {
+
+// Arrays whose copies from all ranks take no more than this are gathered whole
+// and summed everywhere, which waits for the network once instead of twice.
+constexpr int64_t kGatherWholeBytes = 256 << 10;
+// Chunks begin at multiples of this many elements.
+constexpr int64_t kChunkElements = 128;
+
+ncclDataType_t TypeOf(DType dtype) {
+  CHECK(dtype == DType::kF32 || dtype == DType::kBF16) << dtype;
+  return dtype == DType::kF32 ? ncclFloat32 : ncclBfloat16;
+}
+
+cudaStream_t StreamOf(const Tensor& tensor) {
+  return cuda::StreamOf(tensor.device()->queue());
+}
+
+size_t ElementsOf(const Tensor& tensor) {
+  return static_cast<size_t>(tensor.elements());
+}
+
+// A communicator of NCCL and the events of what was enqueued on it. Outlives
+// its group where a watchdog still holds work.
+class Connection {
+ public:
+  // Errors are those of NCCL and a timeout.
+  static absl::StatusOr<std::shared_ptr<Connection>> Open(
+      const ncclUniqueId& id, int rank, int size, absl::Duration timeout);
+  ~Connection();
+
+  ncclComm_t comm() const { return comm_; }
+  // Whether a call that NCCL goes on with has come to its end; fatal where it
+  // fails.
+  void Finish(ncclResult_t result, const char* call);
+  // No more work follows. What is enqueued was waited for.
+  void Close();
+  void Abort();
+  ncclResult_t AsyncError() const;
+  bool closed() const;
+
+  cudaEvent_t TakeEvent();
+  void GiveBack(cudaEvent_t event);
+
+ private:
+  mutable std::mutex mutex_;
+  ncclComm_t comm_ = nullptr;
+  bool closed_ = false;
+  std::vector<cudaEvent_t> events_;
+};
+
+constexpr absl::Duration kPollPeriod = absl::Microseconds(50);
+
+// What became of a call of a communicator that does not block.
+ncclResult_t Await(ncclComm_t comm, ncclResult_t result, absl::Time deadline) {
+  while (result == ncclInProgress) {
+    const ncclResult_t asked = ncclCommGetAsyncError(comm, &result);
+    if (asked != ncclSuccess) return asked;
+    if (result != ncclInProgress) return result;
+    if (absl::Now() > deadline) return ncclInProgress;
+    absl::SleepFor(kPollPeriod);
+  }
+  return result;
+}
+
+absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(
+    const ncclUniqueId& id, int rank, int size, absl::Duration timeout) {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  auto connection = std::make_shared<Connection>();
+  const absl::Time deadline = absl::Now() + timeout;
+  ncclResult_t result =
+      ncclCommInitRankConfig(&connection->comm_, size, id, rank, &config);
+  result = Await(connection->comm_, result, deadline);
+  if (result == ncclSuccess) return connection;
+  connection->Abort();
+  return absl::UnavailableError(
+      result == ncclInProgress
+          ? absl::StrCat("NCCL did not bring ", size, " ranks together within ",
+                         absl::FormatDuration(timeout))
+          : absl::StrCat("NCCL: ", ncclGetErrorString(result)));
+}
+
+Connection::~Connection() {
+  for (const cudaEvent_t event : events_) CUDA_CHECK(cudaEventDestroy(event));
+}
+
+void Connection::Finish(ncclResult_t result, const char* call) {
+  result = Await(comm_, result, absl::InfiniteFuture());
+  CHECK(result == ncclSuccess) << call << ": " << ncclGetErrorString(result)
+                               << ", " << ncclGetLastError(comm_);
+}
+
+void Connection::Close() {
+  Finish(ncclCommFinalize(comm_), "ncclCommFinalize");
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+  const ncclResult_t result = ncclCommDestroy(comm_);
+  CHECK(result == ncclSuccess) << ncclGetErrorString(result);
+}
+
+void Connection::Abort() {
+  const std::lock_guard lock(mutex_);
+  if (comm_ != nullptr && !closed_) ncclCommAbort(comm_);
+  closed_ = true;
+}
+
+ncclResult_t Connection::AsyncError() const {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return ncclSuccess;
+  ncclResult_t error = ncclSuccess;
+  const ncclResult_t asked = ncclCommGetAsyncError(comm_, &error);
+  return asked == ncclSuccess ? error : asked;
+}
+
+bool Connection::closed() const {
+  const std::lock_guard lock(mutex_);
+  return closed_;
+}
+
+cudaEvent_t Connection::TakeEvent() {
+  const std::lock_guard lock(mutex_);
+  if (events_.empty()) {
+    cudaEvent_t event = nullptr;
+    CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    return event;
+  }
+  const cudaEvent_t event = events_.back();
+  events_.pop_back();
+  return event;
+}
+
+void Connection::GiveBack(cudaEvent_t event) {
+  const std::lock_guard lock(mutex_);
+  events_.push_back(event);
+}
+
+class NcclWork : public DeviceWork {
+ public:
+  NcclWork(std::shared_ptr<Connection> connection, cudaStream_t stream)
+      : connection_(std::move(connection)), event_(connection_->TakeEvent()) {
+    CUDA_CHECK(cudaEventRecord(event_, stream));
+  }
+  ~NcclWork() override { connection_->GiveBack(event_); }
+
+  State Ask() override {
+    if (connection_->closed()) return State::kDone;
+    const ncclResult_t error = connection_->AsyncError();
+    if (error != ncclSuccess && error != ncclInProgress) {
+      error_ = ncclGetErrorString(error);
+      return State::kFailed;
+    }
+    const cudaError_t queried = cudaEventQuery(event_);
+    if (queried == cudaSuccess) return State::kDone;
+    if (queried == cudaErrorNotReady) return State::kRunning;
+    error_ = cudaGetErrorString(queried);
+    return State::kFailed;
+  }
+  std::string error() const override { return error_; }
+  void Abort() override { connection_->Abort(); }
+
+ private:
+  std::shared_ptr<Connection> connection_;
+  cudaEvent_t event_;
+  std::string error_;
+};
+
+// The sum in F32, in the tree of tree_sum.h, of some rows of `terms`, which are
+// overwritten; it may be one of them.
+Tensor SumOfRows(const Tensor& terms, Range range) {
+  if (range.size() == 1) {
+    const Tensor row = terms.Rows(range);
+    return row.dtype() == DType::kF32 ? row : ops::Convert(row, DType::kF32);
+  }
+  const int64_t middle = range.begin + TreeSplit(range.size());
+  Tensor left = SumOfRows(terms, {range.begin, middle});
+  // A single term is added as it is: widening changes no bit.
+  ops::AddInto(range.end - middle == 1 ? terms.Rows({middle, range.end})
+                                       : SumOfRows(terms, {middle, range.end}),
+               &left);
+  return left;
+}
+
+// `out` = the sum of all rows, rounded once.
+void SumRowsInto(const Tensor& terms, const Tensor& out) {
+  if (out.elements() == 0) return;
+  const Tensor sum = SumOfRows(terms, {0, terms.rows()});
+  Tensor result = out.Reshape(sum.shape());
+  ops::ConvertInto(sum, 1.0f, &result);
+}
+
+// The slices of a matrix by rank.
+std::vector<Tensor> SlicesOf(const Tensor& whole,
+                             absl::Span<const int64_t> rows) {
+  std::vector<Tensor> slices;
+  int64_t first = 0;
+  for (const int64_t count : rows) {
+    slices.push_back(whole.Rows({first, first + count}));
+    first += count;
+  }
+  return slices;
+}
+
+// Chunks of a flat array by rank, as equal as their unit allows; the last ones
+// may be empty.
+std::vector<Tensor> ChunksOf(const Tensor& flat, int ranks) {
+  const int64_t count = flat.elements();
+  const int64_t units = (count + kChunkElements - 1) / kChunkElements;
+  const int64_t chunk = (units + ranks - 1) / ranks * kChunkElements;
+  std::vector<Tensor> chunks;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const int64_t begin = std::min(count, rank * chunk);
+    chunks.push_back(flat.Cols({begin, std::min(count, begin + chunk)}));
+  }
+  return chunks;
+}
+
+class NcclGroup : public DeviceCollectives {
+ public:
+  NcclGroup(std::shared_ptr<Connection> connection, int rank, int size);
+  ~NcclGroup() override;
+
+  void AllReduceSum(const Tensor& tensor, SumOrder order) override;
+  void AllGatherRows(const Tensor& slice, absl::Span<const int64_t> rows,
+                     const Tensor& whole) override;
+  void ReduceScatterRows(const Tensor& tensor, absl::Span<const int64_t> rows,
+                         SumOrder order, const Tensor& slice) override;
+  std::shared_ptr<DeviceWork> LastWork() override {
+    return std::make_shared<NcclWork>(connection_, stream_);
+  }
+
+ private:
+  // Brackets of calls on stream_: it waits for the queue of the tensor's
+  // device, and the queue for it.
+  void Begin(const Tensor& tensor);
+  void End(const Tensor& tensor);
+  // Every rank sends the elements of `pieces[r]`, in order, to rank r;
+  // received [size, elements of this rank's piece].
+  Tensor Exchange(absl::Span<const Tensor> pieces);
+  // Pieces as AllGatherRows' rows, of vectors or matrices.
+  void Gather(const Tensor& mine, absl::Span<const Tensor> pieces);
+
+  std::shared_ptr<Connection> connection_;
+  int rank_;
+  int size_;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr;
+  cudaEvent_t end_ = nullptr;
+};
+
+NcclGroup::NcclGroup(std::shared_ptr<Connection> connection, int rank, int size)
+    : connection_(std::move(connection)), rank_(rank), size_(size) {
+  CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  CUDA_CHECK(cudaEventCreateWithFlags(&begin_, cudaEventDisableTiming));
+  CUDA_CHECK(cudaEventCreateWithFlags(&end_, cudaEventDisableTiming));
+}
+
+NcclGroup::~NcclGroup() {
+  CUDA_CHECK(cudaStreamSynchronize(stream_));
+  connection_->Close();
+  CUDA_CHECK(cudaEventDestroy(begin_));
+  CUDA_CHECK(cudaEventDestroy(end_));
+  CUDA_CHECK(cudaStreamDestroy(stream_));
+}
+
+void NcclGroup::Begin(const Tensor& tensor) {
+  CUDA_CHECK(cudaEventRecord(begin_, StreamOf(tensor)));
+  CUDA_CHECK(cudaStreamWaitEvent(stream_, begin_, 0));
+}
+
+void NcclGroup::End(const Tensor& tensor) {
+  CUDA_CHECK(cudaEventRecord(end_, stream_));
+  CUDA_CHECK(cudaStreamWaitEvent(StreamOf(tensor), end_, 0));
+}
+
+Tensor NcclGroup::Exchange(absl::Span<const Tensor> pieces) {
+  const Tensor& mine = pieces[static_cast<size_t>(rank_)];
+  const Tensor received =
+      Tensor::Empty(mine.device(), {size_, mine.elements()}, mine.dtype());
+  const ncclDataType_t type = TypeOf(mine.dtype());
+  Begin(mine);
+  connection_->Finish(ncclGroupStart(), "ncclGroupStart");
+  for (int peer = 0; peer < size_; ++peer) {
+    const Tensor& piece = pieces[static_cast<size_t>(peer)];
+    if (piece.elements() > 0) {
+      ncclSend(piece.data(), ElementsOf(piece), type, peer, connection_->comm(),
+               stream_);
+    }
+    if (mine.elements() > 0) {
+      ncclRecv(received.Rows({peer, peer + 1}).data(), ElementsOf(mine), type,
+               peer, connection_->comm(), stream_);
+    }
+  }
+  connection_->Finish(ncclGroupEnd(), "ncclGroupEnd of an exchange");
+  End(mine);
+  return received;
+}
+
+void NcclGroup::Gather(const Tensor& mine, absl::Span<const Tensor> pieces) {
+  const ncclDataType_t type = TypeOf(mine.dtype());
+  const bool equal = std::all_of(
+      pieces.begin(), pieces.end(),
+      [&](const Tensor& piece) { return piece.elements() == mine.elements(); });
+  if (mine.elements() == 0 && equal) return;
+  Begin(mine);
+  if (equal) {
+    connection_->Finish(
+        ncclAllGather(mine.data(), pieces[0].data(), ElementsOf(mine), type,
+                      connection_->comm(), stream_),
+        "ncclAllGather");
+  } else {
+    connection_->Finish(ncclGroupStart(), "ncclGroupStart");
+    for (int peer = 0; peer < size_; ++peer) {
+      const Tensor& piece = pieces[static_cast<size_t>(peer)];
+      if (piece.data() == mine.data()) continue;  // In place.
+      if (mine.elements() > 0) {
+        ncclSend(mine.data(), ElementsOf(mine), type, peer, connection_->comm(),
+                 stream_);
+      }
+      if (piece.elements() > 0) {
+        ncclRecv(piece.data(), ElementsOf(piece), type, peer,
+                 connection_->comm(), stream_);
+      }
+    }
+    connection_->Finish(ncclGroupEnd(), "ncclGroupEnd of a gather");
+  }
+  End(mine);
+}
+
+void NcclGroup::AllReduceSum(const Tensor& tensor, SumOrder order) {
+  if (tensor.elements() == 0) return;
+  if (order == SumOrder::kFastest) {
+    Begin(tensor);
+    connection_->Finish(
+        ncclAllReduce(tensor.data(), tensor.data(), ElementsOf(tensor),
+                      TypeOf(tensor.dtype()), ncclSum, connection_->comm(),
+                      stream_),
+        "ncclAllReduce");
+    return End(tensor);
+  }
+  const Tensor flat = tensor.Reshape({tensor.elements()});
+  const int64_t bytes =
+      tensor.elements() * static_cast<int64_t>(SizeOf(tensor.dtype()));
+  if (bytes * size_ <= kGatherWholeBytes) {
+    const Tensor terms =
+        Tensor::Empty(tensor.device(), {size_, flat.elements()}, flat.dtype());
+    Gather(flat, SlicesOf(terms, std::vector<int64_t>(size_, 1)));
+    return SumRowsInto(terms, tensor);
+  }
+  const std::vector<Tensor> chunks = ChunksOf(flat, size_);
+  const Tensor& mine = chunks[static_cast<size_t>(rank_)];
+  SumRowsInto(Exchange(chunks), mine);
+  Gather(mine, chunks);
+}
+
+void NcclGroup::AllGatherRows(const Tensor& slice,
+                              absl::Span<const int64_t> rows,
+                              const Tensor& whole) {
+  Gather(slice, SlicesOf(whole, rows));
+}
+
+void NcclGroup::ReduceScatterRows(const Tensor& tensor,
+                                  absl::Span<const int64_t> rows,
+                                  SumOrder order, const Tensor& slice) {
+  const bool equal = std::all_of(rows.begin(), rows.end(), [&](int64_t count) {
+    return count == rows[0];
+  });
+  if (tensor.elements() == 0) return;
+  if (order == SumOrder::kTree || !equal) {
+    SumRowsInto(Exchange(SlicesOf(tensor, rows)), slice);
+    return;
+  }
+  Begin(tensor);
+  connection_->Finish(
+      ncclReduceScatter(tensor.data(), slice.data(), ElementsOf(slice),
+                        TypeOf(tensor.dtype()), ncclSum, connection_->comm(),
+                        stream_),
+      "ncclReduceScatter");
+  End(tensor);
+}
+
+// The id that rank 0 made, on every rank.
+absl::StatusOr<ncclUniqueId> ShareId(Transport& group) {
+  struct Message {
+    ncclResult_t result;
+    ncclUniqueId id;
+  };
+  Message message = {};
+  if (group.rank() == 0) message.result = ncclGetUniqueId(&message.id);
+  group.Broadcast(&message, sizeof(message), 0);
+  if (message.result != ncclSuccess) {
+    return absl::UnavailableError(
+        absl::StrCat("NCCL on the group's first rank: ",
+                     ncclGetErrorString(message.result)));
+  }
+  return message.id;
+}
+
+// Whether every rank has what it needs.
+bool AllHave(bool mine, Transport& group) {
+  std::vector<char> have(static_cast<size_t>(group.size()));
+  have[static_cast<size_t>(group.rank())] = mine ? 1 : 0;
+  group.AllGather(have.data(), std::vector<int64_t>(group.size(), 1));
+  return std::all_of(have.begin(), have.end(), [](char h) { return h == 1; });
+}
+
+}  // namespace
+
+OpenDeviceCollectives NcclCollectives(const NcclOptions& options) {
+  return [options](Transport& group)
+             -> absl::StatusOr<std::unique_ptr<DeviceCollectives>> {
+    const absl::StatusOr<ncclUniqueId> id = ShareId(group);
+    if (!id.ok()) return id.status();
+    absl::StatusOr<std::shared_ptr<Connection>> connection =
+        Connection::Open(*id, group.rank(), group.size(), options.open_timeout);
+    if (!AllHave(connection.ok(), group)) {
+      if (!connection.ok()) return connection.status();
+      (*connection)->Abort();
+      return absl::UnavailableError(
+          "another rank of the group did not open NCCL");
+    }
+    return std::make_unique<NcclGroup>(*std::move(connection), group.rank(),
+                                       group.size());
+  };
+}
+
+}  // namespace lorica
