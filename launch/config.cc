@@ -238,7 +238,8 @@ RunConfig FromProto(const proto::RunConfig& config) {
       .mesh = {.data = config.mesh().data(),
                .tensor = config.mesh().tensor(),
                .tensor_sequence = config.mesh().tensor_sequence(),
-               .timeout_seconds = config.mesh().timeout_seconds()},
+               .timeout_seconds = config.mesh().timeout_seconds(),
+               .deterministic = config.mesh().deterministic()},
       .checkpoint =
           {.directory = config.checkpoint().directory(),
            .every_steps = config.checkpoint().every_steps(),

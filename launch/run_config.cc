@@ -158,10 +158,6 @@ absl::Status RunConfig::Validate() const {
   LORICA_RETURN_IF_ERROR(
       AtLeast("report.trace_first_step", report.trace_first_step, 1));
   LORICA_RETURN_IF_ERROR(AtLeast("report.trace_steps", report.trace_steps, 1));
-  if (device == DeviceKind::kCuda) {
-    return Invalid("device",
-                   "is CUDA, which this build has not; use CPU or AUTO");
-  }
   LORICA_RETURN_IF_ERROR(AtLeast("threads", threads, 0));
   LORICA_RETURN_IF_ERROR(AtMost("threads", threads, 4096));
   return CheckTogether(*this);

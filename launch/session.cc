@@ -5,8 +5,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "launch/device_choice.h"
 #include "parallel/agreement.h"
 #include "parallel/cpu_share.h"
+#include "parallel/nccl_communicator.h"
 #include "runtime/status_macros.h"
 
 namespace lorica {
@@ -14,11 +16,13 @@ namespace {
 
 constexpr size_t kMostHostsNoted = 8;
 
-absl::Status CheckDevice(DeviceKind device) {
-  if (device != DeviceKind::kCuda) return absl::OkStatus();
-  return absl::UnavailableError(
-      "device is CUDA, which this build of lorica cannot drive; set it to CPU "
-      "or AUTO");
+// Before the first step, so that what fails is said by all ranks.
+absl::Status OpenGpuCollectives(const Mesh& mesh) {
+  for (Communicator* group : {&mesh.tensor(), &mesh.data()}) {
+    LORICA_RETURN_IF_ERROR(
+        Agree(group->OpenDeviceCollectivesNow(), mesh.world()));
+  }
+  return absl::OkStatus();
 }
 
 // Every rank's numbers, by rank.
@@ -115,12 +119,28 @@ void AddNoteOnTensorGroups(const Mesh& mesh, const MeshConfig& config,
 absl::StatusOr<std::unique_ptr<Session>> Session::Over(
     std::unique_ptr<Communicator> world, const Placement& placement,
     const MeshConfig& mesh, const CpuOptions& cpu) {
+  LORICA_ASSIGN_OR_RETURN(
+      std::unique_ptr<Session> session,
+      Over(OpenCpuDevice(cpu), std::move(world), placement, mesh));
+  session->threads_ = cpu.threads;
+  return session;
+}
+
+absl::StatusOr<std::unique_ptr<Session>> Session::Over(
+    std::unique_ptr<Device> device, std::unique_ptr<Communicator> world,
+    const Placement& placement, const MeshConfig& mesh) {
   auto session = std::unique_ptr<Session>(new Session());
   session->placement_ = placement;
-  session->threads_ = cpu.threads;
-  session->device_ = OpenCpuDevice(cpu);
+  session->device_ = std::move(device);
+  const bool on_gpu = session->device_->backend().memory == Memory::kDevice;
+  if (on_gpu) {
+    const SumOrder others =
+        mesh.deterministic ? SumOrder::kTree : SumOrder::kFastest;
+    world->SetDeviceCollectives(NcclCollectives(), {.others = others});
+  }
   LORICA_ASSIGN_OR_RETURN(session->mesh_, Mesh::Create(mesh, std::move(world),
                                                        placement.host_number));
+  if (on_gpu) LORICA_RETURN_IF_ERROR(OpenGpuCollectives(*session->mesh_));
   return session;
 }
 
@@ -131,15 +151,24 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(
       std::make_unique<Watchdog>(absl::Seconds(mesh.timeout_seconds));
   std::unique_ptr<Communicator> world = mpi.World();
   world->SetWatchdog(watchdog.get());
-  LORICA_RETURN_IF_ERROR(Agree(CheckDevice(device), *world));
   const CpuShare share = TakeShare(mpi.placement(), threads, *world);
-  LORICA_ASSIGN_OR_RETURN(std::unique_ptr<Session> session,
-                          Over(std::move(world), mpi.placement(), mesh,
-                               {.threads = share.threads}));
+  LORICA_ASSIGN_OR_RETURN(
+      ChosenDevice chosen,
+      OpenDevice(device, mpi.placement(), {.threads = share.threads}, *world));
+  LORICA_ASSIGN_OR_RETURN(
+      std::unique_ptr<Session> session,
+      Over(std::move(chosen.device), std::move(world), mpi.placement(), mesh));
+  session->threads_ = share.threads;
   session->watchdog_ = std::move(watchdog);
   session->notes_ =
       NotesOnHosts(mpi.placement(), share, session->mesh_->world());
   AddNoteOnTensorGroups(*session->mesh_, mesh, &session->notes_);
+  if (!chosen.gpu.empty()) {
+    session->notes_.push_back(
+        absl::StrCat("each rank computes on a GPU of its "
+                     "own, the first on ",
+                     chosen.gpu));
+  }
   return session;
 }
 

@@ -21,8 +21,9 @@ namespace lorica {
 // Lives in the main thread until the end of the command.
 class Session {
  public:
-  // Errors: a mesh that does not match the number of ranks, a device this build
-  // cannot drive. `mpi` must outlive the session. threads = 0: the cores of
+  // Errors: a mesh that does not match the number of ranks, a device that this
+  // build or a rank has not, GPUs that do not find each other. `mpi` must
+  // outlive the session. threads = 0: the cores of
   // this rank's share of its host, see cpu_share.h; the calling thread is bound
   // to the share where the launcher left that open.
   static absl::StatusOr<std::unique_ptr<Session>> Open(
@@ -32,6 +33,10 @@ class Session {
   static absl::StatusOr<std::unique_ptr<Session>> Over(
       std::unique_ptr<Communicator> world, const Placement& placement,
       const MeshConfig& mesh, const CpuOptions& cpu);
+  // The same on a device that is open. Its groups talk by NCCL if it is a GPU.
+  static absl::StatusOr<std::unique_ptr<Session>> Over(
+      std::unique_ptr<Device> device, std::unique_ptr<Communicator> world,
+      const Placement& placement, const MeshConfig& mesh);
   ~Session();
 
   Device* device() const { return device_.get(); }

@@ -20,6 +20,9 @@ struct MeshConfig {
   // How long a collective may wait for its slowest rank before the run ends:
   // see watchdog.h.
   double timeout_seconds = 600;
+  // Whether sums over data ranks on devices are taken in the tree of
+  // tree_sum.h, as they always are on the host.
+  bool deterministic = true;
   friend bool operator==(const MeshConfig&, const MeshConfig&) = default;
 };
 

@@ -116,6 +116,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadInput{"Missing", {"model.path=/nonexistent.gguf"}, "/nonexistent"},
         BadInput{"TruncatedGguf", {"model.path=DIR/short.gguf"}, "short.gguf"},
+        BadInput{"NoCudaHere", {"device=CUDA"}, "built without CUDA"},
         BadInput{"NoiseGguf", {"model.path=DIR/noise.gguf"}, "noise.gguf"},
         BadInput{"TruncatedSafetensors",
                  {"model.path=DIR/cut_weights"},

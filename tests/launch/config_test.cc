@@ -272,9 +272,6 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"report.every_steps=0",
                  "run.textproto: report.every_steps is 0; it must be at least "
                  "1"},
-        BadValue{"device=CUDA",
-                 "run.textproto: device is CUDA, which this build has not; use "
-                 "CPU or AUTO"},
         BadValue{"threads=-1",
                  "run.textproto: threads is -1; it must be at least 0"}));
 
@@ -296,7 +293,7 @@ INSTANTIATE_TEST_SUITE_P(
                  "device, threads, recompute"},
         BadValue{"mesh=2",
                  "--set mesh=2: mesh is a group of fields: data, tensor, "
-                 "tensor_sequence, timeout_seconds"},
+                 "tensor_sequence, timeout_seconds, deterministic"},
         BadValue{"threads.all=2",
                  "--set threads.all=2: threads is a single value, not a group "
                  "of fields"},

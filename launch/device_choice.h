@@ -1,0 +1,33 @@
+// Which device each rank computes on.
+#ifndef LORICA_LAUNCH_DEVICE_CHOICE_H_
+#define LORICA_LAUNCH_DEVICE_CHOICE_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "launch/run_config.h"
+#include "parallel/communicator.h"
+#include "parallel/mpi_communicator.h"
+#include "runtime/device.h"
+
+namespace lorica {
+
+struct ChosenDevice {
+  std::unique_ptr<Device> device;
+  std::string gpu;  // Its name; empty for the CPU.
+};
+
+// Called by all ranks, agreed on by all. A rank takes the GPU of its number
+// among the ranks of its host; where the launcher shows each rank fewer, the
+// numbers start over. kAuto takes GPUs if every rank has one of its own.
+// Errors, with kCuda: this build has no CUDA, a rank has no GPU, two ranks
+// would share one.
+absl::StatusOr<ChosenDevice> OpenDevice(DeviceKind kind,
+                                        const Placement& placement,
+                                        const CpuOptions& cpu,
+                                        Communicator& world);
+
+}  // namespace lorica
+
+#endif  // LORICA_LAUNCH_DEVICE_CHOICE_H_
