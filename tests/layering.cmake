@@ -18,7 +18,7 @@ set(floors_under_launch runtime parallel model launch configs)
 set(floors_under_tests runtime parallel model launch configs tests)
 # A header, and the files that may include it (patterns).
 set(only_mpi.h "^parallel/mpi_communicator\\.cc$|^tests/bench/")
-set(only_nccl.h "^parallel/nccl_")
+set(only_nccl.h "^parallel/nccl_|^tests/support/cuda_fakes/")
 set(only_glog/logging.h "^runtime/check\\.h$")
 set(only_absl/flags/ "^launch/|^tests/")
 set(only_google/protobuf/ "^launch/|^tests/")

@@ -1,0 +1,252 @@
+// The functions of the CUDA runtime that lorica calls.
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/support/cuda_fakes/memory.h"
+#include "tests/support/cuda_fakes/timeline.h"
+#include "tests/support/cuda_sim/simulator.h"
+
+namespace {
+
+using lorica::cuda_fakes::DeviceMemory;
+using lorica::cuda_fakes::Op;
+using lorica::cuda_fakes::Region;
+using lorica::cuda_fakes::Stream;
+using lorica::cuda_fakes::Timeline;
+namespace cuda_sim = lorica::cuda_sim;
+
+Timeline& TheTimeline() { return Timeline::Get(); }
+
+std::unique_lock<std::recursive_mutex> Lock() {
+  return std::unique_lock(TheTimeline().mutex());
+}
+
+thread_local int current_device = 0;
+
+// Host memory that copies read late, by address.
+std::map<const char*, size_t>& Pinned() {
+  static auto* const pinned = new std::map<const char*, size_t>();
+  return *pinned;
+}
+
+bool IsPinned(const void* data) {
+  const auto* address = static_cast<const char*>(data);
+  const auto next = Pinned().upper_bound(address);
+  if (next == Pinned().begin()) return false;
+  const auto& [begin, bytes] = *std::prev(next);
+  return address < begin + bytes;
+}
+
+// Launches become operations whose accesses are gathered as they run.
+void CatchLaunches() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    cuda_sim::SetAccessObserver(
+        [](const void* data, size_t bytes, cuda_sim::Access access) {
+          DeviceMemory::Get().Access(data, bytes,
+                                     access == cuda_sim::Access::kWrite);
+        });
+    cuda_sim::SetLauncher([](cudaStream_t stream, cuda_sim::KernelCall call) {
+      char name[32];
+      std::snprintf(name, sizeof(name), "kernel %p", call.kernel);
+      TheTimeline().Add(reinterpret_cast<Stream*>(stream),
+                        {.name = name, .run = [call](const Op& op) {
+                           DeviceMemory::Get().BeginKernel();
+                           cuda_sim::Run(call);
+                           DeviceMemory::Get().EndKernel(op);
+                         }});
+      return cudaSuccess;
+    });
+  });
+}
+
+Stream* Of(cudaStream_t stream) { return reinterpret_cast<Stream*>(stream); }
+
+cudaError_t Waited(bool done) { return done ? cudaSuccess : cudaErrorUnknown; }
+
+}  // namespace
+
+struct CUevent_st {
+  std::shared_ptr<Op> op;  // Of the latest record.
+};
+
+extern "C" {
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = TheTimeline().settings().devices;
+  return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= TheTimeline().settings().devices) {
+    return cudaErrorInvalidDevice;
+  }
+  current_device = device;
+  TheTimeline().Enter();
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = current_device;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  *properties = {};
+  std::snprintf(properties->name, sizeof(properties->name), "Fake GPU %d",
+                device);
+  properties->uuid.bytes[15] = static_cast<char>(device);
+  properties->major = TheTimeline().settings().compute_major;
+  properties->totalGlobalMem = TheTimeline().settings().memory_bytes;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
+  *pool = nullptr;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize() {
+  const auto lock = Lock();
+  return Waited(TheTimeline().RunAll());
+}
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaSuccess ? "cudaSuccess" : "cudaErrorOfAFake";
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorNoDevice ? "no device" : "see the fakes' reports";
+}
+
+cudaError_t cudaFuncGetName(const char** name, const void*) {
+  *name = "a kernel";
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  CatchLaunches();
+  *stream = reinterpret_cast<cudaStream_t>(TheTimeline().NewStream());
+  return cudaSuccess;
+}
+
+// What is pending still runs, as on a device.
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return Waited(TheTimeline().RunUntil(Of(stream)->last));
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
+                                unsigned) {
+  const auto lock = Lock();
+  if (event->op == nullptr) {
+    TheTimeline().Report("a wait for an event never recorded does nothing");
+    return cudaSuccess;
+  }
+  TheTimeline().Add(Of(stream), {.name = "event wait", .after = event->op});
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new CUevent_st;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const auto lock = Lock();
+  delete event;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const auto lock = Lock();
+  event->op = TheTimeline().Add(Of(stream), {.name = "event record"});
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return Waited(TheTimeline().RunUntil(event->op));
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return TheTimeline().Poke(event->op) ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream) {
+  const auto lock = Lock();
+  *data = DeviceMemory::Get().Allocate(bytes);
+  if (*data == nullptr) return cudaErrorMemoryAllocation;
+  TheTimeline().Add(Of(stream),
+                    {.name = "cudaMallocAsync", .writes = {{*data, bytes}}});
+  return cudaSuccess;
+}
+
+cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+  const auto lock = Lock();
+  const Region whole = DeviceMemory::Get().WholeAt(data);
+  if (whole.data == nullptr) {
+    TheTimeline().Report("cudaFreeAsync of what was not allocated");
+    return cudaErrorInvalidValue;
+  }
+  TheTimeline().Add(
+      Of(stream),
+      {.name = "cudaFreeAsync", .writes = {whole}, .run = [data](const Op&) {
+         DeviceMemory::Get().Free(data);
+       }});
+  return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void** data, size_t bytes) {
+  const auto lock = Lock();
+  *data = std::malloc(bytes);
+  Pinned()[static_cast<const char*>(*data)] = bytes;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void* data) {
+  const auto lock = Lock();
+  Pinned().erase(static_cast<const char*>(data));
+  std::free(data);
+  return cudaSuccess;
+}
+
+// The host's side is read as late, and written as late, as the runtime allows:
+// pinned memory when the copy runs, other memory before the call returns.
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes,
+                            cudaMemcpyKind kind, cudaStream_t stream) {
+  const auto lock = Lock();
+  Op op = {.name = "copy"};
+  if (kind != cudaMemcpyHostToDevice) op.reads.push_back({from, bytes});
+  if (kind != cudaMemcpyDeviceToHost) op.writes.push_back({to, bytes});
+  std::shared_ptr<std::vector<char>> taken;
+  if (kind == cudaMemcpyHostToDevice && !IsPinned(from)) {
+    const char* bytes_of_host = static_cast<const char*>(from);
+    taken = std::make_shared<std::vector<char>>(bytes_of_host,
+                                                bytes_of_host + bytes);
+  }
+  op.run = [=](const Op&) {
+    if (bytes == 0) return;
+    std::memcpy(to, taken != nullptr ? taken->data() : from, bytes);
+    if (kind != cudaMemcpyDeviceToHost) cuda_sim::MarkWritten(to, bytes);
+  };
+  TheTimeline().Add(Of(stream), std::move(op));
+  return cudaSuccess;
+}
+
+}  // extern "C"

@@ -1,0 +1,61 @@
+// What tests say to the stand-ins for the CUDA runtime, cuBLASLt and NCCL that
+// live beside this file. They define the libraries' functions behind the real
+// headers, in host memory and without a device.
+//
+// Nothing a stream is given runs before somebody waits for it, and then in an
+// order that the library would be free to take, chosen by a policy. Whatever
+// the order, every operation carries a vector clock of what is certain to have
+// happened before it, and two accesses to device memory of which one is a
+// write and which nothing orders are reported: a missing event, a use after
+// cudaFreeAsync, a buffer taken again too early. Kernels run on the simulator;
+// with its access checks their accesses count as well.
+//
+// Ranks are threads. Collectives are matched over the ranks by kind, count and
+// type; where all threads wait for each other, or nothing happens for long, a
+// report says who waits for whom, and the calls that wait fail.
+#ifndef LORICA_TESTS_SUPPORT_CUDA_FAKES_FAKES_H_
+#define LORICA_TESTS_SUPPORT_CUDA_FAKES_FAKES_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <ostream>
+#include <string>
+#include <vector>
+
+namespace lorica::cuda_fakes {
+
+// kEager runs everything as soon as it can. kLazyRandom runs what is waited
+// for and now and then something else, in random order. kLazyLast runs only
+// what is waited for, the youngest stream first.
+enum class Policy : uint8_t { kEager, kLazyRandom, kLazyLast };
+inline constexpr Policy kPolicies[] = {Policy::kEager, Policy::kLazyRandom,
+                                       Policy::kLazyLast};
+
+inline std::ostream& operator<<(std::ostream& out, Policy policy) {
+  constexpr const char* kWords[] = {"Eager", "LazyRandom", "LazyLast"};
+  return out << kWords[static_cast<size_t>(policy)];
+}
+
+struct Settings {
+  Policy policy = Policy::kLazyRandom;
+  uint32_t seed = 1;
+  int devices = 8;
+  int compute_major = 9;
+  size_t memory_bytes = size_t{1} << 30;  // Of all devices together.
+  bool nccl_connects = true;              // Or ranks never find each other.
+  double silence_seconds = 20;  // Without any progress, then a report.
+};
+
+// Starts over with all streams forgotten. No other thread may be in a call.
+void Reset(const Settings& settings);
+
+// What was found wrong since Reset or the last call, at most 16 texts.
+std::vector<std::string> TakeReports();
+
+// Bytes allocated now, and how often memory was asked for since Reset.
+size_t BytesAllocated();
+int64_t Allocations();
+
+}  // namespace lorica::cuda_fakes
+
+#endif  // LORICA_TESTS_SUPPORT_CUDA_FAKES_FAKES_H_

@@ -1,0 +1,72 @@
+// Device memory of the fakes: who touched it last, and whether the next may.
+#ifndef LORICA_TESTS_SUPPORT_CUDA_FAKES_MEMORY_H_
+#define LORICA_TESTS_SUPPORT_CUDA_FAKES_MEMORY_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tests/support/cuda_fakes/timeline.h"
+
+namespace lorica::cuda_fakes {
+
+// Under the Timeline's lock.
+class DeviceMemory {
+ public:
+  static DeviceMemory& Get();
+
+  void Reset();
+  size_t bytes() const { return bytes_; }
+  int64_t allocations() const { return allocations_; }
+
+  // Null where the settings' memory is out.
+  void* Allocate(size_t bytes);
+  void Free(void* data);
+  bool Holds(const void* data) const { return Find(data) != nullptr; }
+  // The whole allocation that begins at `data`; empty if there is none.
+  Region WholeAt(const void* data) const;
+
+  // Checks what the operation reads and writes, and remembers it. False if it
+  // must not run: some of it is not there.
+  bool Touch(const Op& op);
+
+  // Accesses of a kernel that runs now, gathered until EndKernel.
+  void BeginKernel();
+  void Access(const void* data, size_t bytes, bool write);
+  void EndKernel(const Op& op);
+
+ private:
+  struct User {
+    Stamp stamp;
+    std::string name;
+  };
+  // Bytes with one history, from its key to the next one's.
+  struct Piece {
+    User writer;
+    std::vector<User> readers;  // At most one a stream, its latest.
+  };
+  struct Block {
+    uintptr_t begin;
+    size_t bytes;
+    std::map<uintptr_t, Piece> pieces;
+    std::vector<uint8_t> accessed;  // Bits of a kernel, a granule each.
+  };
+
+  const Block* Find(const void* data) const;
+  static std::map<uintptr_t, Piece>::iterator Cut(Block* block, uintptr_t at);
+  static void Check(const Op& op, const Piece& piece, bool write);
+  bool Touch(const Op& op, Region region, bool write);
+  void EndKernelIn(const Op& op, Block* block, bool write);
+
+  std::map<uintptr_t, Block> blocks_;
+  std::vector<Block*> accessed_;  // By the kernel that runs.
+  Block* recent_ = nullptr;
+  size_t bytes_ = 0;
+  int64_t allocations_ = 0;
+};
+
+}  // namespace lorica::cuda_fakes
+
+#endif  // LORICA_TESTS_SUPPORT_CUDA_FAKES_MEMORY_H_

@@ -1,0 +1,301 @@
+#include "tests/support/cuda_fakes/timeline.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "tests/support/cuda_fakes/memory.h"
+
+namespace lorica::cuda_fakes {
+namespace {
+
+constexpr size_t kMaxReports = 16;
+// Waiting threads look up now and then for silence.
+constexpr std::chrono::milliseconds kLookUp(100);
+
+}  // namespace
+
+bool Meeting::complete() const {
+  return std::all_of(present.begin(), present.end(),
+                     [](const auto& op) { return op != nullptr; });
+}
+
+// What the calling thread has waited for, and whether it is a rank.
+struct Timeline::Thread {
+  ~Thread() {
+    Timeline& timeline = Get();
+    const Lock lock(timeline.mutex_);
+    if (epoch == timeline.epoch_ && entered) --timeline.threads_;
+    timeline.Progress();
+  }
+
+  uint64_t epoch = 0;
+  bool entered = false;
+  Clock seen;
+};
+
+Timeline& Timeline::Get() {
+  static Timeline* const timeline = new Timeline();
+  return *timeline;
+}
+
+Timeline::Thread& Timeline::Current() {
+  thread_local Thread thread;
+  if (thread.epoch != Get().epoch_) {
+    thread.epoch = Get().epoch_;
+    thread.entered = false;
+    thread.seen = {};
+  }
+  return thread;
+}
+
+void Timeline::Reset(const Settings& settings) {
+  const Lock lock(mutex_);
+  settings_ = settings;
+  random_.seed(settings.seed);
+  for (const auto& stream : streams_) {
+    for (const auto& op : stream->pending) {
+      // They hold each other.
+      if (op->meeting != nullptr) *op->meeting = {};
+    }
+  }
+  streams_.clear();
+  reports_.clear();
+  waits_.clear();
+  threads_ = 0;
+  ++epoch_;
+  dead_ = false;
+}
+
+std::vector<std::string> Timeline::TakeReports() {
+  const Lock lock(mutex_);
+  return std::exchange(reports_, {});
+}
+
+void Timeline::Report(std::string text) {
+  const Lock lock(mutex_);
+  if (reports_.size() < kMaxReports) reports_.push_back(std::move(text));
+}
+
+void Timeline::Enter() {
+  const Lock lock(mutex_);
+  Thread& thread = Current();
+  if (!thread.entered) ++threads_;
+  thread.entered = true;
+}
+
+Stream* Timeline::NewStream() {
+  const Lock lock(mutex_);
+  streams_.push_back(std::make_unique<Stream>());
+  streams_.back()->lane = streams_.size() - 1;
+  return streams_.back().get();
+}
+
+void Timeline::Progress() {
+  const Lock lock(mutex_);
+  ++progress_;
+  changed_.notify_all();
+}
+
+std::shared_ptr<Op> Timeline::Add(Stream* stream, Op op) {
+  const Lock lock(mutex_);
+  auto added = std::make_shared<Op>(std::move(op));
+  added->stream = stream;
+  added->clock = Current().seen;
+  stream->pending.push_back(added);
+  if (added->meeting != nullptr) {
+    added->meeting->present[added->member] = added;
+  }
+  stream->last = added;
+  Progress();
+  if (settings_.policy == Policy::kEager) RunAll();
+  return added;
+}
+
+bool Timeline::Ready(const Op& op) {
+  return op.stream->pending.front().get() == &op &&
+         (op.after == nullptr || op.after->done);
+}
+
+bool Timeline::Runnable(const Op& op) {
+  if (op.meeting == nullptr) return Ready(op);
+  return op.meeting->complete() &&
+         std::all_of(op.meeting->present.begin(), op.meeting->present.end(),
+                     [](const auto& member) { return Ready(*member); });
+}
+
+void Timeline::Collect(const Op* op, std::set<const Stream*>* seen,
+                       std::vector<std::shared_ptr<Op>>* runnable) const {
+  if (op->done || !seen->insert(op->stream).second) return;
+  const std::shared_ptr<Op>& head = op->stream->pending.front();
+  if (Runnable(*head)) {
+    runnable->push_back(head);
+    return;
+  }
+  if (head->after != nullptr) Collect(head->after.get(), seen, runnable);
+  if (head->meeting == nullptr) return;
+  for (const auto& member : head->meeting->present) {
+    if (member != nullptr) Collect(member.get(), seen, runnable);
+  }
+}
+
+std::vector<std::shared_ptr<Op>> Timeline::RunnableAnywhere() const {
+  std::vector<std::shared_ptr<Op>> runnable;
+  for (const auto& stream : streams_) {
+    if (!stream->pending.empty() && Runnable(*stream->pending.front())) {
+      runnable.push_back(stream->pending.front());
+    }
+  }
+  return runnable;
+}
+
+std::vector<std::shared_ptr<Op>> Timeline::RunnableFor(const Op& op) {
+  if (settings_.policy == Policy::kLazyRandom && random_() % 4 == 0) {
+    return RunnableAnywhere();
+  }
+  std::set<const Stream*> seen;
+  std::vector<std::shared_ptr<Op>> runnable;
+  Collect(&op, &seen, &runnable);
+  return runnable;
+}
+
+std::shared_ptr<Op> Timeline::Choose(
+    const std::vector<std::shared_ptr<Op>>& from) {
+  if (settings_.policy == Policy::kLazyRandom) {
+    return from[random_() % from.size()];
+  }
+  return *std::max_element(from.begin(), from.end(),
+                           [](const auto& a, const auto& b) {
+                             return a->stream->lane < b->stream->lane;
+                           });
+}
+
+void Timeline::Execute(const std::shared_ptr<Op>& op) {
+  const std::shared_ptr<Meeting> meeting = op->meeting;
+  const std::vector<std::shared_ptr<Op>> members =
+      meeting != nullptr ? meeting->present : std::vector{op};
+  Clock all;
+  bool there = true;
+  for (const auto& member : members) {
+    member->clock.Join(member->stream->clock);
+    if (member->after != nullptr) member->clock.Join(member->after->clock);
+    all.Join(member->clock);
+  }
+  for (const auto& member : members) {
+    member->stamp = {member->stream->lane, ++member->stream->ticks};
+    member->clock.Join(all);
+    member->clock.Add(member->stamp);
+    there &= DeviceMemory::Get().Touch(*member);
+    if (there && member->run != nullptr) member->run(*member);
+  }
+  if (there && meeting != nullptr) meeting->run();
+  for (const auto& member : members) {
+    member->done = true;
+    member->run = nullptr;
+    member->after = nullptr;
+    member->stream->clock = member->clock;
+    member->stream->pending.pop_front();
+  }
+  if (meeting != nullptr) *meeting = {};
+  Progress();
+}
+
+bool Timeline::RunUntil(const std::shared_ptr<Op>& op) {
+  Lock lock(mutex_);
+  return RunUntil(op, &lock);
+}
+
+bool Timeline::RunUntil(const std::shared_ptr<Op>& op, Lock* lock) {
+  if (op == nullptr) return true;
+  while (!op->done) {
+    const std::vector<std::shared_ptr<Op>> runnable = RunnableFor(*op);
+    if (!runnable.empty()) {
+      Execute(Choose(runnable));
+    } else if (!WaitFor(*op, lock)) {
+      return false;
+    }
+  }
+  Current().seen.Join(op->clock);
+  return true;
+}
+
+bool Timeline::Poke(const std::shared_ptr<Op>& op) {
+  const Lock lock(mutex_);
+  if (op == nullptr) return true;
+  if (!op->done) {
+    const std::vector<std::shared_ptr<Op>> runnable = RunnableFor(*op);
+    if (!runnable.empty()) Execute(Choose(runnable));
+  }
+  if (op->done) Current().seen.Join(op->clock);
+  return op->done;
+}
+
+bool Timeline::RunAll() {
+  const Lock lock(mutex_);
+  for (;;) {
+    const std::vector<std::shared_ptr<Op>> runnable = RunnableAnywhere();
+    if (runnable.empty()) break;
+    Execute(Choose(runnable));
+  }
+  return std::all_of(streams_.begin(), streams_.end(),
+                     [](const auto& s) { return s->pending.empty(); });
+}
+
+bool Timeline::EverybodyWaits() const {
+  return static_cast<int>(waits_.size()) >= threads_ &&
+         std::all_of(waits_.begin(), waits_.end(), [this](const auto& wait) {
+           return wait.second.progress == progress_;
+         });
+}
+
+// Until something changes. False where nothing can.
+bool Timeline::WaitFor(const Op& op, Lock* lock) {
+  if (dead_) return false;
+  const auto start = std::chrono::steady_clock::now();
+  const std::thread::id me = std::this_thread::get_id();
+  waits_[me] = {&op, progress_};
+  while (!dead_ && waits_[me].progress == progress_) {
+    const std::chrono::duration<double> waited =
+        std::chrono::steady_clock::now() - start;
+    if (Current().entered && EverybodyWaits()) {
+      ReportDeadlock("all ranks wait");
+    } else if (waited.count() > settings_.silence_seconds) {
+      ReportDeadlock("nothing happens");
+    } else {
+      changed_.wait_for(*lock, kLookUp);
+    }
+  }
+  waits_.erase(me);
+  return !dead_;
+}
+
+void Timeline::ReportDeadlock(const char* how) {
+  std::string text = std::string("deadlock, ") + how + ":";
+  for (const auto& [thread, wait] : waits_) {
+    const Op& head = *wait.op->stream->pending.front();
+    text += " '" + wait.op->name + "' waits behind '" + head.name + "'";
+    if (head.meeting != nullptr) {
+      for (size_t r = 0; r < head.meeting->present.size(); ++r) {
+        if (head.meeting->present[r] == nullptr) {
+          text += " for rank " + std::to_string(r);
+        }
+      }
+    }
+    text += ";";
+  }
+  Report(std::move(text));
+  dead_ = true;
+  changed_.notify_all();
+}
+
+void Reset(const Settings& settings) {
+  Timeline::Get().Reset(settings);
+  DeviceMemory::Get().Reset();
+}
+
+std::vector<std::string> TakeReports() { return Timeline::Get().TakeReports(); }
+
+size_t BytesAllocated() { return DeviceMemory::Get().bytes(); }
+
+int64_t Allocations() { return DeviceMemory::Get().allocations(); }
+
+}  // namespace lorica::cuda_fakes

@@ -1,0 +1,131 @@
+// The streams of all fake devices: what waits in them and what has run.
+#ifndef LORICA_TESTS_SUPPORT_CUDA_FAKES_TIMELINE_H_
+#define LORICA_TESTS_SUPPORT_CUDA_FAKES_TIMELINE_H_
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/cuda_fakes/clock.h"
+#include "tests/support/cuda_fakes/fakes.h"
+
+namespace lorica::cuda_fakes {
+
+struct Region {
+  const void* data;
+  size_t bytes;
+};
+
+struct Stream;
+struct Op;
+
+// Operations that run together or not at all: a collective.
+struct Meeting {
+  std::string what;
+  std::vector<std::shared_ptr<Op>> present;  // By rank; null: has not come.
+  std::function<void()> run;
+  bool complete() const;
+};
+
+// Something a stream was given.
+struct Op {
+  std::string name;
+  std::vector<Region> reads;
+  std::vector<Region> writes;
+  std::function<void(const Op&)> run;
+  std::shared_ptr<Op> after;  // Of an event that is waited for.
+  std::shared_ptr<Meeting> meeting;
+  size_t member = 0;  // Of the meeting.
+  // The Timeline's.
+  Stream* stream = nullptr;
+  Stamp stamp;
+  Clock clock;  // Before it runs: what the host knew.
+  bool done = false;
+};
+
+struct Stream {
+  size_t lane = 0;
+  uint32_t ticks = 0;
+  std::deque<std::shared_ptr<Op>> pending;
+  std::shared_ptr<Op> last;
+  Clock clock;  // Of the last operation that ran.
+};
+
+// One for the process: threads, streams and reports. Every function takes the
+// one lock, which Run of an operation is called under.
+class Timeline {
+ public:
+  static Timeline& Get();
+
+  void Reset(const Settings& settings);
+  const Settings& settings() const { return settings_; }
+  std::vector<std::string> TakeReports();
+  void Report(std::string text);
+
+  // The calling thread is a rank: it counts among those that may wait for each
+  // other until it ends.
+  void Enter();
+
+  Stream* NewStream();
+  std::shared_ptr<Op> Add(Stream* stream, Op op);
+  // Runs what `op` needs and `op`. False where that cannot be; null is done.
+  bool RunUntil(const std::shared_ptr<Op>& op);
+  // Runs one operation that `op` needs, if one can run. Whether `op` is done.
+  bool Poke(const std::shared_ptr<Op>& op);
+  bool RunAll();
+
+  std::recursive_mutex& mutex() { return mutex_; }
+  // Something changed that a waiting thread may wait for.
+  void Progress();
+  // Whether threads gave up waiting.
+  bool dead() const { return dead_; }
+
+ private:
+  struct Thread;
+  struct Wait {
+    const Op* op;
+    uint64_t progress;
+  };
+  using Lock = std::unique_lock<std::recursive_mutex>;
+
+  static Thread& Current();
+  static bool Ready(const Op& op);
+  static bool Runnable(const Op& op);
+  void Collect(const Op* op, std::set<const Stream*>* seen,
+               std::vector<std::shared_ptr<Op>>* runnable) const;
+  std::vector<std::shared_ptr<Op>> RunnableFor(const Op& op);
+  std::vector<std::shared_ptr<Op>> RunnableAnywhere() const;
+  std::shared_ptr<Op> Choose(const std::vector<std::shared_ptr<Op>>& from);
+  void Execute(const std::shared_ptr<Op>& op);
+  bool RunUntil(const std::shared_ptr<Op>& op, Lock* lock);
+  bool WaitFor(const Op& op, Lock* lock);
+  bool EverybodyWaits() const;
+  void ReportDeadlock(const char* how);
+
+  std::recursive_mutex mutex_;
+  std::condition_variable_any changed_;
+  Settings settings_;
+  std::mt19937 random_;
+  std::vector<std::unique_ptr<Stream>> streams_;
+  std::vector<std::string> reports_;
+  std::map<std::thread::id, Wait> waits_;
+  int threads_ = 0;
+  uint64_t epoch_ = 0;
+  uint64_t progress_ = 0;
+  bool dead_ = false;
+};
+
+}  // namespace lorica::cuda_fakes
+
+#endif  // LORICA_TESTS_SUPPORT_CUDA_FAKES_TIMELINE_H_
