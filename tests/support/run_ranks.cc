@@ -21,8 +21,20 @@ void RunRanks(
   for (std::thread& thread : threads) thread.join();
 }
 
-std::unique_ptr<Device> OpenTestDevice() {
+namespace {
+
+std::unique_ptr<Device> OpenCpu() {
   return OpenCpuDevice({.threads = 1, .allocation = Allocation::kDirect});
+}
+
+std::unique_ptr<Device> (*open_test_device)() = OpenCpu;
+
+}  // namespace
+
+std::unique_ptr<Device> OpenTestDevice() { return open_test_device(); }
+
+void SetTestDevice(std::unique_ptr<Device> (*open)()) {
+  open_test_device = open;
 }
 
 }  // namespace lorica

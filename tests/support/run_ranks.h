@@ -20,8 +20,10 @@ void RunRanks(
     const std::function<void(std::unique_ptr<Communicator> world)>& body,
     const LocalOptions& options = {});
 
-// A CPU device of one thread for the calling rank; sanitizers see every block.
+// A device for the calling rank, of which sanitizers see every block: a CPU of
+// one thread unless SetTestDevice named another.
 std::unique_ptr<Device> OpenTestDevice();
+void SetTestDevice(std::unique_ptr<Device> (*open)());
 
 }  // namespace lorica
 

@@ -1,0 +1,139 @@
+// Collectives on devices, on the stand-ins for CUDA and NCCL: what every
+// communicator must do, in every order that streams are free to take.
+#include "parallel/nccl_communicator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <tuple>
+
+#include "absl/time/clock.h"
+#include "parallel/watchdog.h"
+#include "tests/parallel/communicator_suite.h"
+#include "tests/support/cuda_fakes/fakes.h"
+#include "tests/support/run_ranks.h"
+
+namespace lorica {
+namespace {
+
+using cuda_fakes::Policy;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+std::unique_ptr<Device> OpenFakeGpu() {
+  absl::StatusOr<std::unique_ptr<Device>> device =
+      OpenCudaDevice({.allocation = Allocation::kDirect});
+  return device.ok() ? *std::move(device) : nullptr;
+}
+
+constexpr DeviceSums kTrees = {SumOrder::kTree, SumOrder::kTree};
+constexpr DeviceSums kFastest = {SumOrder::kFastest, SumOrder::kFastest};
+
+void OnGpus(int ranks, const cuda_fakes::Settings& settings,
+            const DeviceSums& sums,
+            const std::function<void(Communicator& world)>& body) {
+  cuda_fakes::Reset(settings);
+  SetTestDevice(OpenFakeGpu);
+  RunRanks(ranks, [&](std::unique_ptr<Communicator> world) {
+    world->SetDeviceCollectives(
+        NcclCollectives({.open_timeout = absl::Seconds(20)}), sums);
+    body(*world);
+  });
+}
+
+using Param = std::tuple<CommunicatorCase, int, Policy>;
+
+class NcclCommunicatorSuite : public testing::TestWithParam<Param> {};
+
+TEST_P(NcclCommunicatorSuite, Holds) {
+  const auto& [test_case, ranks, policy] = GetParam();
+  OnGpus(ranks, {.policy = policy}, kTrees,
+         [check = test_case.check](Communicator& world) { check(world); });
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  EXPECT_EQ(cuda_fakes::BytesAllocated(), 0u);
+}
+
+std::string Name(const testing::TestParamInfo<Param>& param) {
+  return std::string(std::get<0>(param.param).name) + "On" +
+         std::to_string(std::get<1>(param.param)) +
+         testing::PrintToString(std::get<2>(param.param));
+}
+
+// Each policy on one number of ranks, the random one on all.
+INSTANTIATE_TEST_SUITE_P(
+    Random, NcclCommunicatorSuite,
+    testing::Combine(testing::ValuesIn(CommunicatorCases()),
+                     testing::Values(1, 2, 3),
+                     testing::Values(Policy::kLazyRandom)),
+    Name);
+INSTANTIATE_TEST_SUITE_P(
+    Others, NcclCommunicatorSuite,
+    testing::Combine(testing::ValuesIn(CommunicatorCases()), testing::Values(4),
+                     testing::Values(Policy::kEager, Policy::kLazyLast)),
+    Name);
+
+TEST(NcclCommunicatorTest, NcclsOwnSumsAreOfTheSameTerms) {
+  OnGpus(4, {}, kFastest, [](Communicator& world) {
+    const std::unique_ptr<Device> device = OpenTestDevice();
+    for (const int64_t rows : {8, 9}) {
+      const std::vector<float> values(static_cast<size_t>(rows * 3),
+                                      static_cast<float>(1 << world.rank()));
+      Tensor tensor = Tensor::FromHost<float>(device.get(), {rows, 3}, values);
+      std::vector<int64_t> slices(4, rows / 4);
+      slices[0] += rows % 4;
+      const Tensor slice =
+          world.ReduceScatterRows(tensor, slices, Purpose::kActivation);
+      world.AllReduceSum(&tensor, Purpose::kActivation);
+      EXPECT_EQ(tensor.ToHost<float>(),
+                std::vector<float>(static_cast<size_t>(rows * 3), 15.0f));
+      EXPECT_EQ(
+          slice.ToHost<float>(),
+          std::vector<float>(static_cast<size_t>(slice.elements()), 15.0f));
+    }
+  });
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
+TEST(NcclCommunicatorTest, RanksThatDoNotFindEachOtherAreAnError) {
+  cuda_fakes::Reset({.nccl_connects = false});
+  RunRanks(2, [](std::unique_ptr<Communicator> world) {
+    world->SetDeviceCollectives(
+        NcclCollectives({.open_timeout = absl::Milliseconds(100)}), kTrees);
+    const absl::Status status = world->OpenDeviceCollectivesNow();
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("NCCL did not bring 2 ranks together within 100ms"));
+  });
+}
+
+TEST(NcclCommunicatorDeathTest, ACollectiveOfAPeerThatDoesNotComeIsAborted) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      OnGpus(2, {.policy = Policy::kLazyLast}, kFastest,
+             [](Communicator& world) {
+               Watchdog watchdog(absl::Milliseconds(300));
+               world.SetWatchdog(&watchdog);
+               const std::unique_ptr<Device> device = OpenTestDevice();
+               Tensor tensor = Tensor::Zeros(device.get(), {64}, DType::kF32);
+               world.AllReduceSum(&tensor, Purpose::kActivation);
+               if (world.rank() == 1) absl::SleepFor(absl::Seconds(60));
+               world.AllReduceSum(&tensor, Purpose::kAdapterGrad);
+               device->Synchronize();
+             }),
+      testing::ExitedWithCode(Watchdog::kExitCode),
+      "rank 0 waited [0-9.]+ms in all-reduce sum 2 \\(adapter gradient, 256 "
+      "bytes, group of ranks 0 1\\)");
+}
+
+TEST(NcclCommunicatorTest, TensorsOfOtherTypesGoByWayOfTheHost) {
+  OnGpus(2, {}, kTrees, [](Communicator& world) {
+    const std::unique_ptr<Device> device = OpenTestDevice();
+    Tensor tensor = Tensor::FromHost<int32_t>(
+        device.get(), {2}, std::vector<int32_t>{1, world.rank()});
+    world.AllReduceSum(&tensor, Purpose::kControl);
+    EXPECT_EQ(tensor.ToHost<int32_t>(), (std::vector<int32_t>{2, 1}));
+  });
+}
+
+}  // namespace
+}  // namespace lorica
