@@ -1,0 +1,103 @@
+// Ten steps on GPUs of the stand-ins for CUDA and NCCL, kernels on the
+// simulator, against the same steps on CPUs.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <iterator>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/launch/golden_training.h"
+#include "tests/support/cuda_fakes/fakes.h"
+
+namespace lorica {
+namespace {
+
+using cuda_fakes::Policy;
+using testing::IsEmpty;
+
+std::unique_ptr<Device> OpenFakeGpu(int rank) {
+  absl::StatusOr<std::unique_ptr<Device>> device =
+      OpenCudaDevice({.index = rank, .allocation = Allocation::kDirect});
+  return device.ok() ? *std::move(device) : nullptr;
+}
+
+struct Case {
+  MeshConfig mesh;
+  Policy policy;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << "data" << c.mesh.data << "_tensor" << c.mesh.tensor
+             << (c.mesh.tensor_sequence ? "_sequence_" : "_") << c.policy;
+}
+
+class CudaTrainerTest : public testing::TestWithParam<Case> {};
+
+TEST_P(CudaTrainerTest, TenStepsFollowTheCpu) {
+  const RunConfig config = GoldenRun(GetParam().mesh, DType::kF32);
+  const Curve cpu = TrainGoldenOnCpu(config);
+  cuda_fakes::Reset({.policy = GetParam().policy, .seed = 7});
+  const Curve gpu = TrainGolden(OpenFakeGpu, config);
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  EXPECT_EQ(cuda_fakes::BytesAllocated(), 0u);
+  ASSERT_EQ(cpu.losses.size(), 10u);
+  EXPECT_LT(Distance(gpu, cpu), kCurveBound);
+  RecordProperty("distance", std::to_string(Distance(gpu, cpu)));
+}
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  const MeshConfig meshes[] = {
+      {.data = 1, .tensor = 1},
+      {.data = 2, .tensor = 1},
+      {.data = 1, .tensor = 2},
+      {.data = 2, .tensor = 2},
+      {.data = 1, .tensor = 4},
+      {.data = 1, .tensor = 3, .tensor_sequence = true},
+      {.data = 2, .tensor = 2, .tensor_sequence = true}};
+  // The last mesh has every kind of work; the others take the orders in turn.
+  for (size_t i = 0; i < std::size(meshes); ++i) {
+    for (const Policy policy : cuda_fakes::kPolicies) {
+      const bool turn = i % 3 == static_cast<size_t>(policy);
+      if (turn || i + 1 == std::size(meshes)) {
+        cases.push_back({meshes[i], policy});
+      }
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Meshes, CudaTrainerTest, testing::ValuesIn(Cases()),
+                         testing::PrintToStringParamName());
+
+// BF16 rounds differently on the two devices. Both are as far from the F32
+// curve as their rounding takes them.
+TEST(CudaTrainerBf16Test, StaysAsNearToF32AsTheCpu) {
+  const RunConfig f32 = GoldenRun({.tensor = 2}, DType::kF32);
+  const RunConfig bf16 = GoldenRun({.tensor = 2}, DType::kBF16);
+  const Curve exact = TrainGoldenOnCpu(f32);
+  const double cpu = Distance(TrainGoldenOnCpu(bf16), exact);
+  cuda_fakes::Reset({});
+  const double gpu = Distance(TrainGolden(OpenFakeGpu, bf16), exact);
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  EXPECT_LT(gpu, 2.0 * cpu);
+}
+
+TEST(CudaTrainerTest, DataRanksChangeNoBit) {
+  RunConfig config = GoldenRun({.data = 1}, DType::kF32);
+  config.train.steps = 3;
+  cuda_fakes::Reset({});
+  const Curve one = TrainGolden(OpenFakeGpu, config);
+  config.mesh.data = 2;
+  const Curve two = TrainGolden(OpenFakeGpu, config);
+  EXPECT_EQ(two.losses, one.losses);
+  EXPECT_EQ(two.grad_norms, one.grad_norms);
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace lorica

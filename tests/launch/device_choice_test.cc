@@ -1,0 +1,79 @@
+#include "launch/device_choice.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "tests/support/cuda_fakes/fakes.h"
+#include "tests/support/run_ranks.h"
+
+namespace lorica {
+namespace {
+
+using testing::HasSubstr;
+
+// Opens a device on every rank, all of one host.
+void OnRanks(
+    int ranks, DeviceKind kind,
+    const std::function<void(int rank, const ChosenDevice& chosen)>& expect,
+    const char* error = "") {
+  RunRanks(ranks, [&](std::unique_ptr<Communicator> world) {
+    const absl::StatusOr<ChosenDevice> chosen = OpenDevice(
+        kind,
+        {.host = "node7", .local_rank = world->rank(), .local_ranks = ranks},
+        {}, *world);
+    if (chosen.ok()) {
+      expect(world->rank(), *chosen);
+    } else {
+      EXPECT_THAT(std::string(chosen.status().message()), HasSubstr(error));
+    }
+    EXPECT_EQ(chosen.ok(), error[0] == '\0');
+  });
+}
+
+void ExpectCpu(int, const ChosenDevice& chosen) {
+  EXPECT_EQ(chosen.gpu, "");
+  EXPECT_EQ(chosen.device->backend().memory, Memory::kHost);
+}
+
+void ExpectOwnGpu(int rank, const ChosenDevice& chosen) {
+  EXPECT_EQ(chosen.gpu, "Fake GPU " + std::to_string(rank));
+  EXPECT_EQ(chosen.device->backend().memory, Memory::kDevice);
+}
+
+TEST(DeviceChoiceTest, EachRankOfAHostTakesItsGpu) {
+  cuda_fakes::Reset({.devices = 4});
+  OnRanks(3, DeviceKind::kCuda, ExpectOwnGpu);
+  OnRanks(3, DeviceKind::kAuto, ExpectOwnGpu);
+  OnRanks(3, DeviceKind::kCpu, ExpectCpu);
+}
+
+TEST(DeviceChoiceTest, MoreRanksThanGpusAreAnErrorUnlessAuto) {
+  cuda_fakes::Reset({.devices = 2});
+  OnRanks(3, DeviceKind::kCuda, ExpectOwnGpu,
+          "rank 0: device is CUDA, but it would share Fake GPU 0 "
+          "(GPU-00000000-0000-0000-0000-000000000000) of node7 with rank 2: 3 "
+          "ranks started there and 2 GPUs are visible; start a rank a GPU; or "
+          "set device to CPU or AUTO");
+  OnRanks(3, DeviceKind::kAuto, ExpectCpu);
+}
+
+TEST(DeviceChoiceTest, NoGpuIsAnErrorUnlessAuto) {
+  cuda_fakes::Reset({.devices = 0});
+  OnRanks(2, DeviceKind::kCuda, ExpectOwnGpu,
+          "device is CUDA, but node7 shows no GPU to this rank "
+          "(CUDA_VISIBLE_DEVICES?); or set device to CPU or AUTO");
+  OnRanks(2, DeviceKind::kAuto, ExpectCpu);
+}
+
+TEST(DeviceChoiceTest, AnOldGpuIsRefused) {
+  cuda_fakes::Reset({.devices = 1, .compute_major = 7});
+  OnRanks(1, DeviceKind::kCuda, ExpectOwnGpu,
+          "GPU 0, Fake GPU 0, has compute capability 7.0; lorica needs 8.0");
+  OnRanks(1, DeviceKind::kAuto, ExpectCpu);
+}
+
+}  // namespace
+}  // namespace lorica

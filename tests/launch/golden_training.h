@@ -1,0 +1,40 @@
+// Training steps over the golden micro-batches, on any device and mesh.
+#ifndef LORICA_TESTS_LAUNCH_GOLDEN_TRAINING_H_
+#define LORICA_TESTS_LAUNCH_GOLDEN_TRAINING_H_
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "launch/run_config.h"
+#include "parallel/mesh.h"
+#include "runtime/device.h"
+
+namespace lorica {
+
+// What users are promised of an F32 run against PEFT, in nats and in units of
+// the gradient's norm.
+inline constexpr double kCurveBound = 1e-4;
+
+// By step.
+struct Curve {
+  std::vector<double> losses;
+  std::vector<double> grad_norms;
+};
+
+// Ten steps of two micro-batches.
+RunConfig GoldenRun(const MeshConfig& mesh, DType dtype);
+
+// Trains an adapter on every linear layer of heads_9_3_tied_sharded, each rank
+// a thread. A rank that sees another curve fails the test.
+Curve TrainGolden(const std::function<std::unique_ptr<Device>(int rank)>& open,
+                  const RunConfig& config);
+// On a CPU a rank.
+Curve TrainGoldenOnCpu(const RunConfig& config);
+
+// The largest difference of a loss or norm; infinite where one misses steps.
+double Distance(const Curve& a, const Curve& b);
+
+}  // namespace lorica
+
+#endif  // LORICA_TESTS_LAUNCH_GOLDEN_TRAINING_H_
