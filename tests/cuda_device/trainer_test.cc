@@ -1,0 +1,45 @@
+// Ten steps on real GPUs against the same steps on CPUs.
+#include <gtest/gtest.h>
+
+#include "tests/cuda_device/devices.h"
+#include "tests/launch/golden_training.h"
+
+namespace lorica {
+namespace {
+
+class GpuTrainerTest : public testing::Test {
+ protected:
+  static void Follow(const MeshConfig& mesh) {
+    SkipWithoutGpus(mesh.data * mesh.tensor);
+    if (IsSkipped()) return;
+    const RunConfig f32 = GoldenRun(mesh, DType::kF32);
+    const Curve cpu = TrainGoldenOnCpu(f32);
+    EXPECT_LT(Distance(TrainGolden(OpenGpu, f32), cpu), kCurveBound);
+    // As far from F32 as rounding takes the CPU.
+    const RunConfig bf16 = GoldenRun(mesh, DType::kBF16);
+    EXPECT_LT(Distance(TrainGolden(OpenGpu, bf16), cpu),
+              2.0 * Distance(TrainGoldenOnCpu(bf16), cpu));
+  }
+};
+
+TEST_F(GpuTrainerTest, TenStepsFollowTheCpuOnOneGpu) { Follow({}); }
+
+TEST_F(GpuTrainerTest, TenStepsFollowTheCpuOnTwoTensorRanks) {
+  Follow({.tensor = 2});
+}
+
+TEST_F(GpuTrainerTest, TenStepsFollowTheCpuOnFourGpus) {
+  Follow({.data = 2, .tensor = 2, .tensor_sequence = true});
+}
+
+TEST_F(GpuTrainerTest, DataRanksChangeNoBit) {
+  SkipWithoutGpus(2);
+  if (IsSkipped()) return;
+  const Curve one = TrainGolden(OpenGpu, GoldenRun({}, DType::kBF16));
+  const Curve two = TrainGolden(OpenGpu, GoldenRun({.data = 2}, DType::kBF16));
+  EXPECT_EQ(two.losses, one.losses);
+  EXPECT_EQ(two.grad_norms, one.grad_norms);
+}
+
+}  // namespace
+}  // namespace lorica
