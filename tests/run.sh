@@ -19,6 +19,14 @@ cmake --workflow --preset release
 build/release/lorica --version
 build/release/lorica help > /dev/null
 
+if command -v nvcc > /dev/null; then
+  echo "== CUDA code for sm_80, sm_90 and sm_100"
+  cmake --preset cuda
+  cmake --build --preset cuda --target lorica_cuda
+else
+  echo "No nvcc here: the CUDA code is not compiled." >&2
+fi
+
 echo "== Ranks as threads under the thread sanitizer"
 cmake --workflow --preset tsan
 
