@@ -25,7 +25,6 @@ from machine import processor
 from sides import Sides
 
 HERE = pathlib.Path(__file__).parent
-LOSS_STEPS = 20  # In the first round, of the runs whose losses are compared.
 TOLERANCE = {"BF16": 0.01, "F32": 1e-4}
 GENERATE_PROMPT = "Once upon a time, in a small village by the sea, there lived"
 GENERATE_TOKENS = 128
@@ -64,13 +63,13 @@ WORKS = [
 ]
 
 
-def measure(sides, work, rounds, steps):
+def measure(sides, work, options):
     """Returns the runs of each variant, taken in turns."""
     runs = {variant: [] for variant in [*work.lorica, *work.peft]}
     compared = {next(iter(work.lorica)), *work.peft[:1]} if work.peft else set()
-    for turn in range(rounds):
+    for turn in range(options.rounds):
         for variant in runs:
-            count = LOSS_STEPS if turn == 0 and variant in compared else steps
+            count = options.loss_steps if turn == 0 and variant in compared else options.steps
             if variant in work.lorica:
                 run = sides.train_lorica(work, *work.lorica[variant], count)
             else:
@@ -169,15 +168,17 @@ def main():
     parser.add_argument("--only", action="append", choices=[*(work.name for work in WORKS), "start", "generate"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6, help="of a run whose losses are not compared")
+    parser.add_argument("--loss_steps", type=int, default=20,
+                        help="of the runs of the first round whose losses are compared")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     only = options.only or [*(work.name for work in WORKS), "start", "generate"]
     table, losses = Table(), []
     with tempfile.TemporaryDirectory() as folder:
-        sides = Sides(options, pathlib.Path(folder), LOSS_STEPS)
+        sides = Sides(options, pathlib.Path(folder), max(options.steps, options.loss_steps))
         for work in WORKS:
             if work.name in only:
-                runs = measure(sides, work, options.rounds, options.steps)
+                runs = measure(sides, work, options)
                 add_work(table, work, runs)
                 if work.peft:
                     losses.append(compare_losses(work, runs))
