@@ -33,7 +33,8 @@ class MatmulTest : public ::testing::Test {
     return {.form = form, .a = a_.view(), .b = b_.view(), .y = y_.view()};
   }
 
-  cpu::MatmulCache& cache() { return device_->queue()->matmuls; }
+  cpu::Queue* queue() { return static_cast<cpu::Queue*>(device_->queue()); }
+  cpu::MatmulCache& cache() { return queue()->matmuls; }
 
   std::unique_ptr<Device> device_ =
       OpenCpuDevice({.allocation = Allocation::kDirect});
@@ -46,7 +47,7 @@ class MatmulTest : public ::testing::Test {
 // processor's peak; its fallback loses a few percent and, with BF16 results,
 // takes a scratch copy of the result.
 TEST_F(MatmulTest, DenseProductsRunInBlockedCode) {
-  if (device_->queue()->bf16_products == cpu::Bf16Products::kWidened) {
+  if (queue()->bf16_products == cpu::Bf16Products::kWidened) {
     GTEST_SKIP() << "this processor has no BF16 products";
   }
   struct Shape3 {
@@ -75,18 +76,18 @@ TEST_F(MatmulTest, DenseProductsRunInBlockedCode) {
 TEST_F(MatmulTest, CompiledProductsAreReused) {
   const MatmulArgs args =
       Dense(MatmulForm::kNN, 16, 16, 16, DType::kF32, DType::kF32);
-  cache().Run(device_->queue(), args);
-  cache().Run(device_->queue(), args);
+  cache().Run(queue(), args);
+  cache().Run(queue(), args);
   EXPECT_EQ(cache().size(), 1u);
   MatmulArgs other = args;
   other.update = Update::kAdd;
-  cache().Run(device_->queue(), other);
+  cache().Run(queue(), other);
   EXPECT_EQ(cache().size(), 2u);
 }
 
 TEST_F(MatmulTest, TheLatestProductsAreKept) {
   const auto run = [&](int64_t m) {
-    cache().Run(device_->queue(),
+    cache().Run(queue(),
                 Dense(MatmulForm::kNN, m, 8, 8, DType::kF32, DType::kF32));
   };
   const auto capacity = static_cast<int64_t>(cpu::MatmulCache::kCapacity);
