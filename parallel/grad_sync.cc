@@ -1,7 +1,6 @@
 #include "parallel/grad_sync.h"
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <utility>
 
@@ -54,76 +53,159 @@ std::vector<Range> Join(std::vector<Range> ranges,
   return joined;
 }
 
-}  // namespace
-
-GradSync::GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
-                   const Mesh& mesh)
-    : elements_(elements), tensor_(&mesh.tensor()), data_(&mesh.data()) {
-  std::map<std::vector<int>, std::vector<Range>> terms;
-  for (const FlatSlice& slice : slices) {
-    CHECK(0 <= slice.range.begin && slice.range.end <= elements) << slice.range;
-    std::vector<int> holders = FirstHolders(slice.shard, tensor_->size());
-    if (holders[tensor_->rank()] == tensor_->rank()) {
-      counted_.push_back(slice.range);
-    }
-    if (slice.shard.layout == Layout::kInvariant) {
-      invariant_.push_back(slice.range);
-      continue;
-    }
-    if (NoneShare(holders)) continue;
-    terms[std::move(holders)].push_back(slice.range);
-  }
-  counted_ = Join(std::move(counted_), slices);
-  for (auto& [holders, ranges] : terms) {
-    Communicator* group = tensor_;
-    if (!AllShare(holders)) {
-      subgroups_.push_back(
-          tensor_->Split(holders[tensor_->rank()], tensor_->rank()));
-      group = subgroups_.back().get();
-    }
-    shared_.push_back({group, Join(std::move(ranges), slices)});
-  }
-}
-
-void GradSync::AddMicroBatch(Tensor* flat) {
-  CHECK_EQ(flat->shape(), Shape{elements_});
-  sum_.Add(ops::Convert(*flat, DType::kF32));
-  ops::Fill(0.0f, flat);
-}
-
-void GradSync::Reduce(Tensor* flat) {
-  CHECK_EQ(flat->shape(), Shape{elements_});
-  const std::optional<Tensor> sum = sum_.Take();
-  CHECK(sum.has_value()) << "a step without micro-batches";
-  ops::ConvertInto(*sum, 1.0f, flat);
-  data_->AllReduceSum(flat, Purpose::kAdapterGrad);
-  for (const Shared& shared : shared_) SumShared(shared, *flat);
-}
-
-void GradSync::SumShared(const Shared& shared, const Tensor& flat) {
-  if (shared.group->size() == 1) return;
-  if (shared.ranges.size() == 1) {
-    Tensor only = flat.Cols(shared.ranges[0]);
-    shared.group->AllReduceSum(&only, Purpose::kAdapterGrad);
-    return;
-  }
-  // Packed, so that scattered slices still make one sum.
-  int64_t size = 0;
-  for (const Range& range : shared.ranges) size += range.size();
-  Tensor packed = Tensor::Empty(flat.device(), {size}, DType::kF32);
+// A copy of the ranges, one after another.
+Tensor Pack(const Tensor& flat, absl::Span<const Range> ranges,
+            int64_t elements) {
+  Tensor packed = Tensor::Empty(flat.device(), {elements}, DType::kF32);
   int64_t begin = 0;
-  for (const Range& range : shared.ranges) {
+  for (const Range& range : ranges) {
     Tensor part = packed.Cols({begin, begin + range.size()});
     ops::ConvertInto(flat.Cols(range), 1.0f, &part);
     begin += range.size();
   }
-  shared.group->AllReduceSum(&packed, Purpose::kAdapterGrad);
-  begin = 0;
-  for (const Range& range : shared.ranges) {
-    Tensor part = flat.Cols(range);
+  return packed;
+}
+
+void Unpack(const Tensor& packed, absl::Span<const Range> ranges,
+            Tensor* flat) {
+  int64_t begin = 0;
+  for (const Range& range : ranges) {
+    Tensor part = flat->Cols(range);
     ops::ConvertInto(packed.Cols({begin, begin + range.size()}), 1.0f, &part);
     begin += range.size();
   }
+}
+
+// Where `range` begins in the packed array of a bucket; -1 if it is elsewhere.
+int64_t PlaceIn(const Bucket& bucket, const Range& range) {
+  int64_t begin = 0;
+  for (const Range& part : bucket) {
+    if (part.begin <= range.begin && range.end <= part.end) {
+      return begin + range.begin - part.begin;
+    }
+    begin += part.size();
+  }
+  return -1;
+}
+
+}  // namespace
+
+GradSync::GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
+                   const Mesh& mesh, std::vector<Bucket> buckets)
+    : elements_(elements), tensor_(&mesh.tensor()), data_(&mesh.data()) {
+  for (const FlatSlice& slice : slices) {
+    CHECK(0 <= slice.range.begin && slice.range.end <= elements) << slice.range;
+    const int rank = tensor_->rank();
+    if (FirstHolder(slice.shard, rank) == rank) counted_.push_back(slice.range);
+    if (slice.shard.layout == Layout::kInvariant) {
+      invariant_.push_back(slice.range);
+    }
+  }
+  counted_ = Join(std::move(counted_), slices);
+  shared_ = SharedOf(slices);
+  if (buckets.empty()) buckets.push_back({{0, elements}});
+  std::vector<FlatSlice> left(slices.begin(), slices.end());
+  std::erase_if(left, [](const FlatSlice& s) { return s.range.size() == 0; });
+  for (Bucket& bucket : buckets) {
+    std::vector<FlatSlice> inside;
+    std::erase_if(left, [&](const FlatSlice& slice) {
+      if (PlaceIn(bucket, slice.range) < 0) return false;
+      inside.push_back(slice);
+      return true;
+    });
+    buckets_.push_back(MakePart(std::move(bucket), inside));
+  }
+  CHECK(left.empty()) << "no bucket holds the slice " << left.front().range;
+}
+
+// The groups are made at the first call, in an order that all ranks share.
+std::vector<GradSync::Shared> GradSync::SharedOf(
+    absl::Span<const FlatSlice> slices) {
+  std::map<std::vector<int>, std::vector<Range>> terms;
+  for (const FlatSlice& slice : slices) {
+    std::vector<int> holders = FirstHolders(slice.shard, tensor_->size());
+    if (slice.shard.layout == Layout::kInvariant || NoneShare(holders)) {
+      continue;
+    }
+    terms[std::move(holders)].push_back(slice.range);
+  }
+  std::vector<Shared> shared;
+  for (auto& [holders, ranges] : terms) {
+    Communicator*& group = groups_[holders];
+    if (group == nullptr && AllShare(holders)) group = tensor_;
+    if (group == nullptr) {
+      subgroups_.push_back(
+          tensor_->Split(holders[tensor_->rank()], tensor_->rank()));
+      group = subgroups_.back().get();
+    }
+    shared.push_back({group, Join(std::move(ranges), slices)});
+  }
+  return shared;
+}
+
+GradSync::Part GradSync::MakePart(Bucket ranges,
+                                  absl::Span<const FlatSlice> slices) {
+  std::vector<FlatSlice> packed(slices.begin(), slices.end());
+  for (FlatSlice& slice : packed) {
+    const int64_t begin = PlaceIn(ranges, slice.range);
+    slice.range = {begin, begin + slice.range.size()};
+  }
+  Part part = {.ranges = std::move(ranges), .shared = SharedOf(packed)};
+  for (const Range& range : part.ranges) part.elements += range.size();
+  return part;
+}
+
+void GradSync::AddMicroBatch(Tensor* flat) {
+  CHECK_EQ(flat->shape(), Shape{elements_});
+  for (Part& part : buckets_) {
+    if (part.reduced) continue;
+    part.sum.Add(Pack(*flat, part.ranges, part.elements));
+    for (const Range& range : part.ranges) {
+      Tensor taken = flat->Cols(range);
+      ops::Fill(0.0f, &taken);
+    }
+  }
+}
+
+void GradSync::Ready(int bucket, Tensor* flat) {
+  CHECK_EQ(flat->shape(), Shape{elements_});
+  Part& part = buckets_[static_cast<size_t>(bucket)];
+  CHECK(!part.reduced) << "bucket " << bucket << " is ready twice";
+  part.sum.Add(Pack(*flat, part.ranges, part.elements));
+  ReducePart(&part, flat);
+}
+
+void GradSync::Reduce(Tensor* flat) {
+  CHECK_EQ(flat->shape(), Shape{elements_});
+  for (Part& part : buckets_) {
+    if (!part.reduced) ReducePart(&part, flat);
+    part.reduced = false;
+  }
+}
+
+void GradSync::ReducePart(Part* part, Tensor* flat) {
+  std::optional<Tensor> sum = part->sum.Take();
+  CHECK(sum.has_value()) << "a step without micro-batches";
+  data_->AllReduceSum(&*sum, Purpose::kAdapterGrad);
+  for (const Shared& shared : part->shared) SumShared(shared, *sum);
+  Unpack(*sum, part->ranges, flat);
+  part->reduced = true;
+}
+
+// Packed once more, so that scattered slices still make one sum.
+void GradSync::SumShared(const Shared& shared, const Tensor& packed) {
+  if (shared.group->size() == 1) return;
+  if (shared.ranges.size() == 1) {
+    Tensor only = packed.Cols(shared.ranges[0]);
+    shared.group->AllReduceSum(&only, Purpose::kAdapterGrad);
+    return;
+  }
+  int64_t size = 0;
+  for (const Range& range : shared.ranges) size += range.size();
+  Tensor terms = Pack(packed, shared.ranges, size);
+  shared.group->AllReduceSum(&terms, Purpose::kAdapterGrad);
+  Tensor whole = packed;
+  Unpack(terms, shared.ranges, &whole);
 }
 
 double GradSync::SquaredNorm(const Tensor& flat) const {

@@ -3,6 +3,7 @@
 #define LORICA_PARALLEL_GRAD_SYNC_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct FlatSlice {
   Range range;
 };
 
+// Ranges of the flat arrays whose gradients are complete at the same time.
+using Bucket = std::vector<Range>;
+
 // Sums flat F32 gradients [elements], this rank's slices of all trained
 // parameters. A step is
 //
@@ -37,21 +41,33 @@ struct FlatSlice {
 //
 // That is all an adapter costs in a step, whatever the accumulation: one
 // all-reduce over the data group, and one for each set of tensor ranks that
-// share slices. The transport cuts them in blocks. A device whose queue runs
-// beside its collectives could start the last layers' slices earlier; on the
-// CPU both need the same cores and there is nothing to win.
+// share slices. The transport cuts them in blocks.
+//
+// With several buckets there is one such sum for each, and Ready starts it
+// while backward still computes the others. Sums are elementwise, so buckets
+// change no bit either. It pays where the device computes beside its
+// collectives; where both need the same cores, one bucket is best
+// (docs/parallelism.md has the figures).
 class GradSync {
  public:
   // All ranks of the mesh call it with the same parameters, in one order. The
-  // mesh must outlive it.
+  // mesh must outlive it. Every slice lies in a range of one bucket; buckets in
+  // the order in which they are ready. None: everything is one bucket.
   GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
-           const Mesh& mesh);
+           const Mesh& mesh, std::vector<Bucket> buckets = {});
 
-  // Takes the gradient of a micro-batch and leaves zeros.
+  int num_buckets() const { return static_cast<int>(buckets_.size()); }
+
+  // Takes the gradient of a micro-batch and leaves zeros, but for buckets that
+  // were Ready.
   void AddMicroBatch(Tensor* flat);
-  // Overwrites `flat` with the sum over this rank's micro-batches (at least
-  // one) and those of the other ranks. All holders of a slice get the same
-  // bits.
+  // In a step's last micro-batch, once nothing more is added to a bucket's
+  // gradient: takes it and overwrites it with the sum as Reduce does. Buckets
+  // in their order.
+  void Ready(int bucket, Tensor* flat);
+  // Overwrites the buckets that were not Ready with the sum over this rank's
+  // micro-batches (at least one) and those of the other ranks. All holders of a
+  // slice get the same bits. The next step begins.
   void Reduce(Tensor* flat);
   // Sum of squares of the whole reduced gradient, each element counted once;
   // the same on every rank.
@@ -67,17 +83,31 @@ class GradSync {
     Communicator* group;
     std::vector<Range> ranges;
   };
+  // A bucket's ranges one after another are its packed array; `shared` counts
+  // in that.
+  struct Part {
+    Bucket ranges;
+    int64_t elements = 0;
+    std::vector<Shared> shared;
+    TreeSum<Tensor> sum;
+    bool reduced = false;  // In the present step.
+  };
+  using Groups = std::map<std::vector<int>, Communicator*>;
 
-  static void SumShared(const Shared& shared, const Tensor& flat);
+  std::vector<Shared> SharedOf(absl::Span<const FlatSlice> slices);
+  Part MakePart(Bucket ranges, absl::Span<const FlatSlice> slices);
+  void ReducePart(Part* part, Tensor* flat);
+  static void SumShared(const Shared& shared, const Tensor& packed);
 
   int64_t elements_;
   Communicator* tensor_;
   Communicator* data_;
   std::vector<std::unique_ptr<Communicator>> subgroups_;
-  std::vector<Shared> shared_;
+  Groups groups_;                 // By the first holders of each rank's slice.
+  std::vector<Shared> shared_;    // In the whole array.
   std::vector<Range> invariant_;  // Whole on every rank, gradient as well.
   std::vector<Range> counted_;    // Of which this rank is the first holder.
-  TreeSum<Tensor> sum_;
+  std::vector<Part> buckets_;
 };
 
 }  // namespace lorica

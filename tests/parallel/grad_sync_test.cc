@@ -59,11 +59,23 @@ struct Result {
   double squared_norm = 0.0;
 };
 
-Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact) {
+// How a step's sums are cut, and where Ready is called.
+enum class Buckets : uint8_t { kOne, kThree, kThreeOfWhichSomeReady };
+
+// Parameters 5 and 2, then 4 alone, then the others, as Specs numbers them.
+std::vector<Bucket> BucketsOf(const Flat& layout, Buckets buckets) {
+  if (buckets == Buckets::kOne) return {};
+  const auto range = [&](size_t p) { return layout.slices[p].range; };
+  return {{range(5), range(2)}, {range(4)}, {range(0), range(1), range(3)}};
+}
+
+Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact,
+              Buckets buckets = Buckets::kOne) {
   const std::unique_ptr<Device> device = OpenTestDevice();
   const int tensor_rank = mesh.tensor().rank();
   const Flat layout = LayOut(tensor_rank, mesh.tensor().size());
-  GradSync sync(layout.slices, layout.elements, mesh);
+  GradSync sync(layout.slices, layout.elements, mesh,
+                BucketsOf(layout, buckets));
   Tensor flat = Tensor::Zeros(device.get(), {layout.elements}, DType::kF32);
   for (int64_t m = 0; m < micro_batches; ++m) {
     std::vector<float> values = flat.ToHost<float>();
@@ -81,6 +93,10 @@ Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact) {
       }
     }
     flat.CopyFrom(values.data());
+    if (m + 1 == micro_batches && buckets == Buckets::kThreeOfWhichSomeReady) {
+      sync.Ready(0, &flat);
+      sync.Ready(1, &flat);
+    }
     sync.AddMicroBatch(&flat);
   }
   sync.Reduce(&flat);
@@ -160,6 +176,22 @@ TEST(GradSyncTest, DataRanksAndAccumulationChangeNoBit) {
   }
 }
 
+TEST(GradSyncTest, BucketsChangeNoBit) {
+  for (const int tensor : {1, 3, 4}) {
+    OnMesh(2, tensor, [&](const Mesh& mesh) {
+      const Result whole = SyncOn(mesh, 3, false);
+      for (const Buckets buckets :
+           {Buckets::kThree, Buckets::kThreeOfWhichSomeReady}) {
+        mesh.data().ResetTraffic();
+        const Result parts = SyncOn(mesh, 3, false, buckets);
+        EXPECT_EQ(parts.params, whole.params);
+        EXPECT_EQ(parts.squared_norm, whole.squared_norm);
+        EXPECT_EQ(mesh.data().traffic(Purpose::kAdapterGrad).calls, 3);
+      }
+    });
+  }
+}
+
 TEST(GradSyncTest, AStepCostsOneSumAGroupWhateverTheAccumulation) {
   for (const int64_t micro_batches : {1, 4}) {
     OnMesh(2, 2, [&](const Mesh& mesh) {
@@ -214,6 +246,15 @@ TEST(GradSyncDeathTest, AnyReplicaThatDiffersIsFatal) {
   EXPECT_DEATH(VerifyOn(1, 3, 2, 3), kDiffers);  // A replicated factor.
   EXPECT_DEATH(VerifyOn(1, 4, 3, 2), kDiffers);  // A shared slice.
   EXPECT_DEATH(VerifyOn(1, 3, 1, 5), kDiffers);  // Whole on every rank.
+}
+
+TEST(GradSyncDeathTest, EverySliceNeedsABucket) {
+  const absl::StatusOr<Mesh> mesh = Mesh::Create({}, LoneCommunicator());
+  ASSERT_TRUE(mesh.ok());
+  const std::vector<FlatSlice> slices = {{Replicated(), {0, 4}},
+                                         {Replicated(), {4, 8}}};
+  EXPECT_DEATH(GradSync(slices, 8, *mesh, {{{0, 4}}, {{5, 8}}}),
+               "no bucket holds the slice");
 }
 
 TEST(GradSyncDeathTest, AStepNeedsAMicroBatch) {
