@@ -124,7 +124,7 @@ void Watchdog::Watch() {
       std::clamp(timeout_ / 8, absl::Milliseconds(1), longest));
   std::unique_lock lock(mutex_);
   uint64_t seen = 0;
-  uint64_t told_of = 0;
+  bool spoke = false;
   absl::Time since = absl::Now();
   while (!stop_.wait_for(lock, period, [this] { return stopped_; })) {
     WatchDevice();
@@ -134,9 +134,8 @@ void Watchdog::Watch() {
       continue;
     }
     const absl::Duration waited = absl::Now() - since;
-    if (waited >= kLongWait && told_of != seen && told_to_end_ &&
-        told_to_end_()) {
-      told_of = seen;
+    if (waited >= kLongWait && !spoke && told_to_end_ && told_to_end_()) {
+      spoke = true;
       Write(*call_, waited, "this process was told to end");
     }
     if (waited < timeout_) continue;

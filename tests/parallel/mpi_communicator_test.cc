@@ -52,7 +52,7 @@ TEST(MpiCommunicatorTest, RanksOfOneHostKnowTheirPlace) {
   EXPECT_EQ(placement.local_ranks, world->size());
 }
 
-// Needs some ten GB of memory and half a minute, so it is run by hand:
+// Needs ten GB of memory and minutes on a busy machine, so it is run by hand:
 //   LORICA_LONG_MESSAGES=1 mpirun -n 2 parallel_mpi_communicator_test
 //     --gtest_filter=*TwoToThe31*
 TEST(MpiCommunicatorTest, ArraysMayHaveMoreThanTwoToThe31Elements) {

@@ -15,9 +15,9 @@ namespace {
 
 TEST(WatchdogTest, CollectivesThatEndAreLeftAlone) {
   RunRanks(3, [](std::unique_ptr<Communicator> world) {
-    Watchdog watchdog(absl::Milliseconds(400));
+    Watchdog watchdog(absl::Seconds(1));
     world->SetWatchdog(&watchdog);
-    for (int round = 0; round < 50; ++round) {
+    for (int round = 0; round < 75; ++round) {
       // The others wait nearly all the time: many short collectives outlast
       // the timeout, none does alone.
       if (world->rank() == 0) absl::SleepFor(absl::Milliseconds(20));
