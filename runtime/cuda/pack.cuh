@@ -13,6 +13,8 @@
 
 namespace lorica::cuda {
 
+// Moved as the bits that it is: the simulator sees accesses to numbers, not to
+// objects of a class.
 using bf16 = __nv_bfloat16;
 
 inline constexpr int kWidePack = 8;
@@ -48,7 +50,7 @@ __device__ __forceinline__ Pack<kWidePack> LoadWide(const bf16* from) {
 
 __device__ __forceinline__ float LoadOne(const float* from) { return *from; }
 __device__ __forceinline__ float LoadOne(const bf16* from) {
-  return __bfloat162float(*from);
+  return LowHalf(*reinterpret_cast<const uint16_t*>(from));
 }
 
 __device__ __forceinline__ void StoreWide(const Pack<kWidePack>& pack,
@@ -70,7 +72,8 @@ __device__ __forceinline__ void StoreOne(float value, float* to) {
   *to = value;
 }
 __device__ __forceinline__ void StoreOne(float value, bf16* to) {
-  *to = __float2bfloat16_rn(value);
+  *reinterpret_cast<uint16_t*>(to) =
+      static_cast<uint16_t>(Bf16Pair(value, 0.0f));
 }
 
 // T is float or bf16, kN one or kWidePack.
@@ -96,7 +99,7 @@ __device__ __forceinline__ void Store(const Pack<kN>& pack, T* to) {
 template <typename T, int kN>
 __device__ __forceinline__ Pack<kN> Rounded(Pack<kN> pack) {
   if constexpr (sizeof(T) == sizeof(bf16)) {
-    for (float& v : pack.v) v = __bfloat162float(__float2bfloat16_rn(v));
+    for (float& v : pack.v) v = LowHalf(Bf16Pair(v, 0.0f));
   }
   return pack;
 }

@@ -29,6 +29,13 @@ inline constexpr int kTileElements = kTileRows* kTileStride<kD>;
 // How matrices may be read: by 16 bytes, or element by element.
 enum class TileAccess : uint8_t { kPacked, kElements };
 
+__device__ __forceinline__ uint16_t* BitsOf(bf16* data) {
+  return reinterpret_cast<uint16_t*>(data);
+}
+__device__ __forceinline__ const uint16_t* BitsOf(const bf16* data) {
+  return reinterpret_cast<const uint16_t*>(data);
+}
+
 // Starts to copy `valid` rows to a tile of kRows; the rest becomes zero.
 // row_of(r) is the address of row r's head_dim elements. Done after
 // WaitForCopies and a barrier.
@@ -48,7 +55,7 @@ __device__ __forceinline__ void StartTile(bf16* tile, int valid, int head_dim,
       CopyAsync16(to, columns > 0 ? from + col : from, columns > 0 ? 16 : 0);
     } else {
       for (int j = 0; j < kWidePack; ++j) {
-        to[j] = j < columns ? from[col + j] : __float2bfloat16_rn(0.0f);
+        BitsOf(to)[j] = j < columns ? BitsOf(from)[col + j] : uint16_t{0};
       }
     }
   }
@@ -137,7 +144,9 @@ __device__ __forceinline__ void StoreRows(const float (&sum)[kD / 8][4],
     if (access == TileAccess::kPacked) {
       *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
     } else {
-      for (int j = 0; j < kWidePack && col + j < head_dim; ++j) to[j] = from[j];
+      for (int j = 0; j < kWidePack && col + j < head_dim; ++j) {
+        BitsOf(to)[j] = BitsOf(from)[j];
+      }
     }
   }
 }

@@ -67,7 +67,6 @@ struct Thread {
 struct Machine {
   std::mutex mutex;
   const KernelCall* call = nullptr;
-  Thread* thread = nullptr;
   std::vector<std::unique_ptr<Thread>> threads;
   std::array<Warp, kMaxThreads / kWarp> warps;
   int count = 0;
@@ -86,6 +85,10 @@ struct Machine {
   Launcher launcher;
 };
 
+// The thread that has its turn. Null before the program's constructors too,
+// which the compiler's hooks may call before the machine is there.
+constinit Thread* running = nullptr;
+
 // Never destroyed, so that it outlives whoever uses it.
 Machine& machine = *new Machine;
 
@@ -102,8 +105,8 @@ Warp& WarpOf(const Thread& thread) {
 }
 
 void Wait(State state) {
-  machine.thread->state = state;
-  machine.thread->fiber.Yield();
+  running->state = state;
+  running->fiber.Yield();
 }
 
 // Whoever completes a barrier goes on, or lets others go first.
@@ -121,7 +124,7 @@ void ReleaseBlock() {
 }
 
 WarpBarrier* BarrierFor(uint32_t mask) {
-  auto& barriers = WarpOf(*machine.thread).barriers;
+  auto& barriers = WarpOf(*running).barriers;
   for (const auto& barrier : barriers) {
     if (barrier->mask == mask) return barrier.get();
   }
@@ -133,7 +136,7 @@ WarpBarrier* BarrierFor(uint32_t mask) {
 enum class Ordering : uint8_t { kNone, kMemory };
 
 void Meet(WarpBarrier* barrier, Ordering ordering, Site site) {
-  Thread* self = machine.thread;
+  Thread* self = running;
   const uint32_t me = uint32_t{1} << (self->index % kWarp);
   if ((barrier->mask & me) == 0) {
     Report("a lane is not in its own mask at " + Words(site));
@@ -217,10 +220,10 @@ void ReportDeadlock() {
   for (int i = 0; i < machine.count; ++i) {
     Thread& thread = *machine.threads[static_cast<size_t>(i)];
     if (thread.state == State::kDone) continue;
-    machine.thread = &thread;
+    running = &thread;
     Report("thread " + std::to_string(i) + " waits forever at " +
            Words(thread.site));
-    machine.thread = nullptr;
+    running = nullptr;
     return;
   }
 }
@@ -231,9 +234,9 @@ bool TakeTurns(const std::vector<int>& order) {
   for (const int i : order) {
     Thread& thread = *machine.threads[static_cast<size_t>(i)];
     while (thread.state == State::kReady) {
-      machine.thread = &thread;
+      running = &thread;
       thread.fiber.Resume();
-      machine.thread = nullptr;
+      running = nullptr;
       progress = true;
       if (machine.order != Order::kForward) break;
     }
@@ -266,15 +269,15 @@ void RunBlock() {
 
 }  // namespace
 
-uint3 ThreadIndex() { return machine.thread->position; }
+uint3 ThreadIndex() { return running->position; }
 uint3 BlockIndex() { return machine.block; }
 uint3 BlockExtent() { return Extent(machine.call->block); }
 uint3 GridExtent() { return Extent(machine.call->grid); }
 unsigned char* SharedBytes() { return shared_memory; }
-int Lane() { return machine.thread->index % kWarp; }
+int Lane() { return running->index % kWarp; }
 
 void SyncThreads(Site site) {
-  Thread* self = machine.thread;
+  Thread* self = running;
   self->site = site;
   if (machine.arrived == 0) {
     machine.barrier_site = site;
@@ -323,14 +326,14 @@ void CopyAsync16(void* shared, const void* global, int bytes) {
   if (machine.order == Order::kRandom && machine.random() % 2 == 0) {
     Perform(copy);
   } else {
-    machine.thread->copy_groups.back().push_back(copy);
+    running->copy_groups.back().push_back(copy);
   }
 }
 
-void CommitCopies() { machine.thread->copy_groups.emplace_back(); }
+void CommitCopies() { running->copy_groups.emplace_back(); }
 
 void WaitForCopies(int groups) {
-  auto& pending = machine.thread->copy_groups;
+  auto& pending = running->copy_groups;
   const auto open = static_cast<int>(pending.size()) - 1;
   const int done = std::max(0, open - groups);
   for (int i = 0; i < done; ++i) {
@@ -339,45 +342,19 @@ void WaitForCopies(int groups) {
   pending.erase(pending.begin(), pending.begin() + done);
 }
 
-void MmaBf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-             Site site) {
-  const LaneWords mine = {{a[0], a[1], a[2], a[3], b0, b1}};
-  const LaneWords* shown = Exchange(~uint32_t{0}, mine, site);
-  const auto value = [&](int lane, int word, int half) {
-    const uint32_t bits = shown[lane].words[word];
-    const uint32_t single = half == 1 ? bits & 0xffff0000u : bits << 16;
-    float result;
-    std::memcpy(&result, &single, sizeof result);
-    return result;
-  };
-  const int group = Lane() / 4;
-  const int pair = Lane() % 4;
-  for (int i = 0; i < 4; ++i) {
-    const int row_half = i / 2;
-    const int col = 2 * pair + i % 2;
-    float sum = d[i];
-    for (int k = 0; k < 16; ++k) {
-      const int from = k % 8 / 2;
-      sum += value(group * 4 + from, row_half + 2 * (k / 8), k % 2) *
-             value(col * 4 + from, 4 + k / 8, k % 2);
-    }
-    d[i] = sum;
-  }
-}
-
 void Report(const std::string& text) {
   const std::lock_guard<std::mutex> lock(machine.reports_mutex);
   if (machine.reports.size() >= kMaxReports) return;
   std::string where;
-  if (machine.thread != nullptr) {
+  if (running != nullptr) {
     where = " [block " + std::to_string(machine.block_index) + ", thread " +
-            std::to_string(machine.thread->index) + "]";
+            std::to_string(running->index) + "]";
   }
   machine.reports.push_back(text + where);
 }
 
 bool GetPosition(Position* position) {
-  const Thread* thread = machine.thread;
+  const Thread* thread = running;
   if (thread == nullptr) return false;
   *position = {.launch = machine.launches,
                .block = machine.block_index,
@@ -398,7 +375,7 @@ Place PlaceOf(const void* data, size_t bytes) {
     return Place::kDynamicShared;
   }
   if (in(shared_memory, sizeof shared_memory)) return Place::kPastDynamicShared;
-  if (machine.thread->fiber.OnStack(data, bytes)) return Place::kOwnStack;
+  if (running->fiber.OnStack(data, bytes)) return Place::kOwnStack;
   if (in(machine.call->arguments.get(), machine.call->argument_bytes)) {
     return Place::kArguments;
   }
