@@ -1,0 +1,81 @@
+#!/bin/bash
+# mutations.sh BUILD [PATTERN]: takes each barrier out of the CUDA kernels, one
+# at a time, and requires that a test of the kernels notices. BUILD is a build
+# directory in which the target runtime_cuda_kernel_races is built; PATTERN
+# limits the files. Sources are left alone: changed copies go first on the
+# include path. Ends with 1 if a barrier is missed by no test and is not listed
+# below as one that needs not be.
+set -euo pipefail
+build=$(cd "$1" && pwd)
+pattern=${2:-.}
+root=$(cd "$(dirname "$0")/../.." && pwd)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+binary=tests/runtime/cuda/runtime_cuda_kernel_races
+objects=tests/support/cuda_sim/CMakeFiles/lorica_cuda_sim_checked_kernels.dir
+
+# The entries whose tests see a file.
+entries_of() {
+  case $1 in
+    */attention/forward.cu) echo attention ;;
+    */attention/backward.cu) echo attention_backward ;;
+    */attention/*) echo attention attention_backward ;;
+    */norm.cu) echo rms_norm rms_norm_backward ;;
+    */logits.cu) echo logit_stats logit_grad ;;
+    *) echo squared_norm rms_norm logit_stats ;;
+  esac
+}
+
+# The kernel sources that a file is part of.
+sources_of() {
+  case $1 in
+    *.cu) echo "$1" ;;
+    */fragments.cuh) echo runtime/cuda/attention/{forward,backward}.cu ;;
+    *) echo runtime/cuda/{elementwise,norm,logits}.cu ;;
+  esac
+}
+
+# Compiles the sources with the changed copy in front and links the binary.
+build_mutant() {
+  local file=$1 link object command source
+  link=$(ninja -C "$build" -t commands "$binary" | tail -1)
+  link=${link% && cd *}
+  for source in $(sources_of "$file"); do
+    object=$(ninja -C "$build" -t query "$binary" | grep -o "$objects.*/$source.o" | head -1)
+    command=$(ninja -C "$build" -t commands "$object" | tail -1)
+    command=${command/-I/-I$scratch -I}
+    command=${command/$root\/$source/$( [[ $file == "$source" ]] && echo "$scratch" || echo "$root")\/$source}
+    (cd "$build" && eval "${command//"$object"/"$scratch/$(basename "$source").o"}")
+    link=${link//"$object"/"$scratch/$(basename "$source").o"}
+  done
+  (cd "$build" && eval "${link//"-o $binary"/"-o $scratch/mutant"}")
+}
+
+# Whether some test of the file's entries fails.
+is_noticed() {
+  local entry
+  for entry in $(entries_of "$1"); do
+    if ! "$scratch/mutant" --gtest_break_on_failure \
+        --gtest_filter="*/$entry" > "$scratch/log" 2>&1; then
+      return 0
+    fi
+  done
+  return 1
+}
+
+missed=0
+for file in $(cd "$root" && ls runtime/cuda/*.cu{,h} runtime/cuda/attention/*.cu{,h} | grep -e "$pattern"); do
+  for line in $(grep -nE '__sync(threads|warp)\(\);|WaitForCopies<' "$root/$file" | cut -d: -f1); do
+    mkdir -p "$scratch/$(dirname "$file")"
+    sed -E "${line}s/(__sync(threads|warp)\(\)|WaitForCopies<[0-9]+>\(\));//" "$root/$file" > "$scratch/$file"
+    build_mutant "$file"
+    if is_noticed "$file"; then
+      echo "noticed: $file:$line"
+    else
+      echo "MISSED:  $file:$line"
+      missed=1
+    fi
+    rm "$scratch/$file"
+  done
+done
+exit $missed
