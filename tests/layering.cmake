@@ -3,7 +3,7 @@
 #   cmake -P tests/layering.cmake
 cmake_minimum_required(VERSION 3.25)
 cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH root)
-execute_process(COMMAND git ls-files -- *.h *.cc *.cu
+execute_process(COMMAND git ls-files -- *.h *.cc *.cu *.cuh
   WORKING_DIRECTORY ${root} OUTPUT_VARIABLE listed RESULT_VARIABLE failed)
 if(failed)
   message(STATUS "layering: skipped, not a git checkout")
