@@ -8,7 +8,8 @@ set(host $<NOT:$<COMPILE_LANGUAGE:CUDA>>)
 target_compile_options(lorica_options INTERFACE
   $<${host}:-Wall;-Wextra;-Wconversion;-Wno-sign-conversion;-Wshadow;-Wnon-virtual-dtor;-Wno-missing-field-initializers;-fno-math-errno>
   $<$<AND:${host},$<BOOL:${LORICA_WERROR}>>:-Werror>
-  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;--Werror=all-warnings;-Xcompiler=-Wall>)
+  # Registers that spill to memory are a warning too.
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;--Werror=all-warnings;-Xcompiler=-Wall;-Xptxas=-warn-spills>)
 if(LORICA_SANITIZE)
   target_compile_options(lorica_options INTERFACE
     -fsanitize=${LORICA_SANITIZE} -fno-omit-frame-pointer -O1)
