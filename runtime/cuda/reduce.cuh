@@ -33,8 +33,8 @@ __device__ __forceinline__ T WarpReduce(T value, Op op) {
   return value;
 }
 
-// Every thread of a block of whole warps calls it. It may be called again at
-// once.
+// Every thread of a block of whole warps calls it, once in a kernel for each
+// type and operation, as no barrier follows the last reads.
 template <typename T, typename Op>
 __device__ __forceinline__ T BlockReduce(T value, Op op) {
   __shared__ T of_warp[kWarp];
@@ -45,7 +45,6 @@ __device__ __forceinline__ T BlockReduce(T value, Op op) {
   for (unsigned i = 1; i < blockDim.x / kWarp; ++i) {
     result = op(result, of_warp[i]);
   }
-  __syncthreads();
   return result;
 }
 

@@ -1,11 +1,11 @@
 #include <cstdint>
 
 #include "cuda_target.h"
-#include "runtime/cuda/attention/fragments.cuh"
 #include "runtime/cuda/attention/segments.cuh"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/pack.cuh"
 #include "runtime/cuda/reduce.cuh"
+#include "runtime/cuda/tiles.cuh"
 
 // With weights p = exp(s - lse), dp = dout v' and dot = dout . out of a row:
 //   ds = p (dp - dot),  dq = scale ds k,  dk = scale ds' q,  dv = p' dout.

@@ -1,11 +1,11 @@
 #include <cstdint>
 
 #include "cuda_target.h"
-#include "runtime/cuda/attention/fragments.cuh"
 #include "runtime/cuda/attention/segments.cuh"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/pack.cuh"
 #include "runtime/cuda/reduce.cuh"
+#include "runtime/cuda/tiles.cuh"
 
 // Softmax by tiles of keys with running maxima and sums: M. Milakov and N.
 // Gimelshein, Online normalizer calculation for softmax, 2018; T. Dao et al.,

@@ -3,8 +3,8 @@
 // A tile has rows of kD elements, zero past the head's own, and eight more of
 // padding, so that eight rows of a matrix load lie in different banks. A block
 // has four warps; each owns 16 rows of a tile of 64.
-#ifndef LORICA_RUNTIME_CUDA_ATTENTION_FRAGMENTS_CUH_
-#define LORICA_RUNTIME_CUDA_ATTENTION_FRAGMENTS_CUH_
+#ifndef LORICA_RUNTIME_CUDA_TILES_CUH_
+#define LORICA_RUNTIME_CUDA_TILES_CUH_
 
 #include <cstdint>
 
@@ -113,8 +113,8 @@ __device__ __forceinline__ void MultiplyNN(const float (&a)[kK / 8][4],
 }
 
 // Writes the warp's 16 rows of sums times factor[row / 8], rounded, by way of
-// `stage`, 16 rows of a tile that the warp alone uses. `valid` rows are
-// written; row_of(r) is the address of row r's head_dim elements.
+// `stage`, 16 rows of a tile that the warp alone uses since the last barrier.
+// `valid` rows are written; row_of(r) is the address of row r's head_dim elements.
 template <int kD, typename RowOf>
 __device__ __forceinline__ void StoreRows(const float (&sum)[kD / 8][4],
                                           const float (&factor)[2], bf16* stage,
@@ -122,7 +122,6 @@ __device__ __forceinline__ void StoreRows(const float (&sum)[kD / 8][4],
                                           TileAccess access,
                                           const RowOf& row_of) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  __syncwarp();
 #pragma unroll
   for (int n = 0; n < kD / 8; ++n) {
 #pragma unroll
@@ -166,4 +165,4 @@ void DispatchHeadDim(int64_t head_dim, const Body& body) {
 
 }  // namespace lorica::cuda
 
-#endif  // LORICA_RUNTIME_CUDA_ATTENTION_FRAGMENTS_CUH_
+#endif  // LORICA_RUNTIME_CUDA_TILES_CUH_
