@@ -11,5 +11,6 @@ set(LORICA_CUDA_KERNELS
   rope.cu
   rows.cu
   swiglu.cu
+  thin_products.cu
 )
 list(TRANSFORM LORICA_CUDA_KERNELS PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

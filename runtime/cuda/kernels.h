@@ -21,6 +21,16 @@ void SquaredNormInto(Queue* queue, View x, double* result);
 // matmul.cc
 void Matmul(Queue* queue, const MatmulArgs& args);
 
+// thin_products.cu: whether it has this product, and the product.
+//   y [m, n] = a b or a b',   n at most kMaxThin and m at least 16:
+//                             activations to the rank,
+//   y [m, n] = a' b, F32,     m or n at most kMaxThin: gradients of factors,
+// of BF16 matrices whose rows are at multiples of 16 bytes. Sums in F32, in an
+// order that depends on the shapes alone.
+inline constexpr int64_t kMaxThin = 64;
+bool IsThin(const MatmulArgs& args);
+void ThinMatmul(Queue* queue, const MatmulArgs& args);
+
 // norm.cu, of at most kMaxNormCols columns; rope.cu, swiglu.cu
 inline constexpr int64_t kMaxNormCols = 16384;
 void RmsNorm(Queue* queue, const RmsNormArgs& args);

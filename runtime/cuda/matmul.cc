@@ -187,6 +187,7 @@ void Matmul(Queue* queue, const MatmulArgs& args) {
     if (args.update == Update::kAssign) Fill(queue, args.y, 0.0f);
     return;
   }
+  if (IsThin(args)) return ThinMatmul(queue, args);
   Of(queue)->matmuls.Run(queue, args);
 }
 

@@ -112,10 +112,26 @@ void AddThinCases(OpCaseList* list) {
   }
 }
 
+// The same of rows at multiples of 16 bytes, and deep enough to be cut.
+void AddPackedThinCases(OpCaseList* list) {
+  constexpr DType kB = DType::kBF16;
+  constexpr DType kF = DType::kF32;
+  for (const int64_t rank : {8, 24, 64}) {
+    const ProductCase cases[] = {
+        {MatmulForm::kNT, 70, rank, 200, kB, kB},
+        {MatmulForm::kNN, 130, rank, 136, kB, kF, Layout2d::kDense, 0.5},
+        {MatmulForm::kTN, rank, 136, 300, kB, kF, Layout2d::kDense, 1.0,
+         Update::kAdd},
+        {MatmulForm::kTN, 136, rank, 200, kB, kF, Layout2d::kDense, 0.5}};
+    for (const ProductCase& c : cases) list->push_back(CaseOf(c));
+  }
+}
+
 }  // namespace
 
 void AddProductCases(OpCaseList* list) {
   AddThinCases(list);
+  AddPackedThinCases(list);
   constexpr MatmulForm kForms[] = {MatmulForm::kNN, MatmulForm::kNT,
                                    MatmulForm::kTN};
   struct Extent {

@@ -75,7 +75,8 @@ void Put(const View& v, int64_t row, int64_t col, float value) {
 
 }  // namespace
 
-void Matmul(Queue*, const MatmulArgs& args) {
+void Matmul(Queue* queue, const MatmulArgs& args) {
+  if (IsThin(args)) return ThinMatmul(queue, args);
   const auto& [form, a, b, y, scale, update] = args;
   const int64_t depth = form == MatmulForm::kTN ? a.rows : a.cols;
   for (int64_t r = 0; r < y.rows; ++r) {

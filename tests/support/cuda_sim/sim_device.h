@@ -1,5 +1,5 @@
 // A device whose kernels run on the simulator at once, without a CUDA library:
-// products are plain sums, memory is the simulator's.
+// products that no kernel has are plain sums, memory is the simulator's.
 #ifndef LORICA_TESTS_SUPPORT_CUDA_SIM_SIM_DEVICE_H_
 #define LORICA_TESTS_SUPPORT_CUDA_SIM_SIM_DEVICE_H_
 
