@@ -21,11 +21,11 @@ void* Allocate(Queue*, size_t bytes) {
 void Release(Queue*, void* data, size_t) { std::free(data); }
 
 void CopyIn(Queue*, void* dst, const void* host, size_t bytes) {
-  std::memcpy(dst, host, bytes);
+  if (bytes > 0) std::memcpy(dst, host, bytes);  // Empty arrays are null.
 }
 
 void CopyOut(Queue*, void* host, const void* src, size_t bytes) {
-  std::memcpy(host, src, bytes);
+  if (bytes > 0) std::memcpy(host, src, bytes);
 }
 
 // Entries of the CPU have done their work when they return.

@@ -93,8 +93,8 @@ TEST_P(CudaBackendTest, CopiesKeepTheirValues) {
 TEST_P(CudaBackendTest, StepsAfterTheFirstAllocateNothing) {
   const std::unique_ptr<Device> device = OpenFakeGpu(Allocation::kPool);
   const auto step = [&] {
-    const Tensor a = Tensor::Zeros(device.get(), {33, 40}, DType::kBF16);
-    const Tensor b = Tensor::Zeros(device.get(), {24, 40}, DType::kBF16);
+    const Tensor a = Tensor::Zeros(device.get(), {33, 136}, DType::kBF16);
+    const Tensor b = Tensor::Zeros(device.get(), {72, 136}, DType::kBF16);
     const Tensor y = ops::Convert(ops::MatmulNT(a, b), DType::kF32);
     return ops::SquaredNorm(y.Reshape({y.elements()}));
   };

@@ -341,9 +341,12 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   return ncclSuccess;
 }
 
-// What waits for this rank, and what it waits for, ends without a result.
+// What waits for this rank, and what it waits for, ends without a result. The
+// communicator stays, as other threads may still ask about it.
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   const auto lock = Lock();
+  static auto* const aborted = new std::vector<std::unique_ptr<ncclComm>>();
+  aborted->emplace_back(comm);
   comm->error = ncclRemoteError;
   for (auto& [number, collective] : comm->group->collectives) {
     collective->aborted = true;
