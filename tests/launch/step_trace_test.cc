@@ -57,8 +57,9 @@ TEST(StepTraceTest, WritesTheChosenSteps) {
     }
   });
   std::ifstream file(path);
+  const Json trace = Json::parse(file);
   std::multiset<std::string> names;
-  for (const Json& event : Json::parse(file)["traceEvents"]) {
+  for (const Json& event : trace["traceEvents"]) {
     if (event["ph"] == "X") names.insert(event["name"]);
   }
   EXPECT_THAT(names,
