@@ -85,9 +85,10 @@ struct Machine {
   Launcher launcher;
 };
 
-// The thread that has its turn. Null before the program's constructors too,
+// The thread that has its turn. Null on all other threads of the program, and
+// before its constructors,
 // which the compiler's hooks may call before the machine is there.
-constinit Thread* running = nullptr;
+constinit thread_local Thread* running = nullptr;
 
 // Never destroyed, so that it outlives whoever uses it.
 Machine& machine = *new Machine;
