@@ -4,13 +4,16 @@
 #include <optional>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "launch/checkpoint.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/saved_adapter.h"
 #include "launch/export/merged_model.h"
 #include "launch/field_error.h"
+#include "launch/state/gather_state.h"
 #include "model/export/adapter_algebra.h"
 #include "model/export/gguf_lora.h"
 #include "model/export/merged_weights.h"
@@ -30,6 +33,8 @@ constexpr char kDetails[] =
     "  merged  the whole model with the adapter folded in, W + s B A, as a\n"
     "          Hugging Face directory. Prints how far rounding moved each\n"
     "          tensor, and the logits of a probe of random tokens.\n"
+    "  state   a save whose shards are one file, which resumes as it does;\n"
+    "          --shards names the same save on the disks of other hosts\n"
     "\n"
     "--checkpoint is a PEFT directory, a save, or a run's directory, whose\n"
     "newest save is taken. The base model is the one that it names unless\n"
@@ -44,6 +49,7 @@ StoredType TypeOf(const std::string& word) {
 }
 
 // What the flags name, read and checked on every rank alike.
+// Of all formats but state.
 struct ExportJob {
   std::string directory;  // The PEFT directory.
   PeftAdapter adapter;
@@ -62,6 +68,13 @@ absl::Status CheckFlags(const Arguments& arguments) {
   for (const char* flag : {"subtract", "add", "original", "probe_tokens"}) {
     if (arguments.Has(flag) && !merged) return Misfit(flag, "--format merged");
   }
+  const bool state = arguments.Text("format") == "state";
+  for (const char* flag : {"dtype", "model"}) {
+    if (arguments.Has(flag) && state) return Misfit(flag, "the other formats");
+  }
+  if (arguments.Has("shards") && !state) {
+    return Misfit("shards", "--format state");
+  }
   if (arguments.Has("original") && !arguments.Switch("subtract")) {
     return Misfit("original", "--subtract");
   }
@@ -76,6 +89,18 @@ absl::Status CheckFlags(const Arguments& arguments) {
     return absl::InvalidArgumentError(
         absl::StrCat("--out ", out, " exists; remove it or name another path"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status ExportState(const Arguments& arguments) {
+  std::vector<std::string> saves = {ResolveSave(arguments.Text("checkpoint"))};
+  for (const std::string& shards : arguments.Texts("shards")) {
+    saves.push_back(ResolveSave(shards));
+  }
+  const std::string& out = arguments.Text("out");
+  LORICA_RETURN_IF_ERROR(
+      Of("--checkpoint", GatherState(std::move(saves), out)));
+  absl::PrintF("%s: a save in one shard\n", out);
   return absl::OkStatus();
 }
 
@@ -146,8 +171,13 @@ absl::Status RunMerge(const Arguments& arguments, ExportJob job,
 
 absl::Status RunExport(const Arguments& arguments, const MpiEnvironment& mpi) {
   const std::unique_ptr<Communicator> world = mpi.World(HostPath::kMessages);
-  LORICA_ASSIGN_OR_RETURN(ExportJob job, AgreeOn(OpenJob(arguments), *world));
   const std::string& format = arguments.Text("format");
+  if (format == "state") {
+    LORICA_RETURN_IF_ERROR(Agree(CheckFlags(arguments), *world));
+    return Agree(world->rank() == 0 ? ExportState(arguments) : absl::OkStatus(),
+                 *world);
+  }
+  LORICA_ASSIGN_OR_RETURN(ExportJob job, AgreeOn(OpenJob(arguments), *world));
   if (format == "merged") return RunMerge(arguments, std::move(job), mpi);
   absl::Status status;
   if (world->rank() == 0) {
@@ -171,7 +201,7 @@ Command ExportCommand() {
                  .presence = Presence::kRequired,
                  .help = "the adapter: a PEFT directory, a save or a run"},
                 {.name = "format",
-                 .value_name = "peft|gguf|merged",
+                 .value_name = "peft|gguf|merged|state",
                  .kind = FlagKind::kChoice,
                  .presence = Presence::kRequired,
                  .help = "what to write"},
@@ -200,7 +230,11 @@ Command ExportCommand() {
                  .value_name = "N",
                  .kind = FlagKind::kWhole,
                  .default_value = "32",
-                 .help = "length of the probe; 0 loads no model"}},
+                 .help = "length of the probe; 0 loads no model"},
+                {.name = "shards",
+                 .value_name = "DIR",
+                 .presence = Presence::kRepeated,
+                 .help = "the same save on another host's disk"}},
       .run = RunExport};
 }
 

@@ -13,8 +13,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
-#include "launch/commands/saved_adapter.h"
+#include "launch/checkpoint.h"
 #include "launch/commands/tensor_listing.h"
+#include "launch/state/saved_state.h"
 #include "model/gpt_config.h"
 #include "model/peft_adapter.h"
 #include "model/weight_source.h"
@@ -115,21 +116,46 @@ std::string PatternsToString(const std::map<std::string, int64_t>& patterns) {
   return absl::StrJoin(patterns, ", ", absl::PairFormatter(" "));
 }
 
-// The optimizer's state beside a checkpoint's adapter, a line a file.
-absl::Status PrintState(const std::string& directory, std::ostream& out) {
-  std::vector<std::string> paths;
-  std::error_code error;
-  for (fs::directory_iterator entry(directory, error);
-       !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    if (entry->path().extension() == ".safetensors") {
-      paths.push_back(entry->path().string());
-    }
+// A field of the config that the state was written under.
+std::string ConfigOf(const Manifest& manifest, const char* field) {
+  const auto found = manifest.config.find(field);
+  return found == manifest.config.end() ? "?" : found->second;
+}
+
+void PrintManifest(const Manifest& manifest, std::ostream& out) {
+  const TrainingPosition& position = manifest.position;
+  out << absl::StreamFormat(
+      "state after step %d of %s, seed %s, written by %d data x %d tensor "
+      "ranks%s",
+      position.step, ConfigOf(manifest, "train.steps"),
+      ConfigOf(manifest, "train.seed"), manifest.mesh.data,
+      manifest.mesh.tensor,
+      manifest.mesh.tensor_sequence ? ", split by tokens too" : "");
+  if (position.anomalies > 0) {
+    out << absl::StreamFormat("; %d anomalies, %d batches passed over",
+                              position.anomalies, position.skipped_batches);
   }
-  std::sort(paths.begin(), paths.end());
-  for (const std::string& path : paths) {
-    LORICA_ASSIGN_OR_RETURN(const Safetensors file, ReadSafetensors(path));
-    PrintTotal(path, file.tensors, out);
+  out << absl::StreamFormat("\n%d tensors of adapter and moments:\n",
+                            manifest.tensors.size());
+  for (const Shard& shard : manifest.shards) {
+    out << absl::StreamFormat("%s/%s: %d pieces, %d bytes\n", kStateFolder,
+                              shard.file, shard.pieces.size(), shard.bytes);
   }
+}
+
+// What a save holds beside its adapter; nothing where it has no state.
+absl::Status InspectState(const std::string& save, Verification verification,
+                          std::ostream& out) {
+  absl::StatusOr<SavedState> state = SavedState::Open({save});
+  if (absl::IsNotFound(state.status())) return absl::OkStatus();
+  LORICA_RETURN_IF_ERROR(state.status());
+  PrintManifest(state->manifest(), out);
+  if (verification == Verification::kNone) return absl::OkStatus();
+  LORICA_RETURN_IF_ERROR(state->Verify());
+  out << absl::StreamFormat(
+      "verified: %d shards and %d files beside them are what the manifest's "
+      "checksums say\n",
+      state->manifest().shards.size(), state->manifest().files.size());
   return absl::OkStatus();
 }
 
@@ -155,29 +181,34 @@ absl::Status InspectAdapter(const std::string& path, Verification verification,
     out << "cannot be used: " << adapter.status().message() << "\n\n";
   }
   LORICA_RETURN_IF_ERROR(Finish(path, file.tensors, verification, out));
-  return PrintState(absl::StrCat(path, "/state"), out);
+  return InspectState(path, verification, out);
 }
 
 }  // namespace
 
 absl::Status Inspect(const std::string& path, Verification verification,
                      std::ostream& out) {
+  const auto has = [](const std::string& directory, const char* name) {
+    std::error_code error;
+    return fs::exists(absl::StrCat(directory, "/", name), error);
+  };
   std::error_code error;
   if (fs::is_directory(path, error)) {
-    if (fs::exists(absl::StrCat(path, "/adapter_config.json"), error)) {
-      return InspectAdapter(path, verification, out);
-    }
-    if (fs::exists(absl::StrCat(path, "/config.json"), error)) {
+    if (has(path, "config.json")) {
       return InspectModelDirectory(path, verification, out);
     }
-    if (IsRunDirectory(path)) {
-      LORICA_ASSIGN_OR_RETURN(const std::string save,
-                              FindAdapterDirectory(path));
-      out << path << ": a run; its newest save:\n";
+    const std::string save = ResolveSave(path);
+    if (save != path) out << path << ": a run; its newest save:\n";
+    if (has(save, "adapter_config.json")) {
       return InspectAdapter(save, verification, out);
     }
+    if (fs::exists(ManifestPath(save), error)) {
+      out << save << ": a save without its adapter\n";
+      return InspectState(save, verification, out);
+    }
     return absl::InvalidArgumentError(absl::StrCat(
-        path, " holds neither config.json nor adapter_config.json nor latest"));
+        save,
+        " holds none of config.json, adapter_config.json, latest and state"));
   }
   LORICA_ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> file,
                           MappedFile::Open(path));

@@ -1,14 +1,11 @@
 #include "launch/commands/saved_adapter.h"
 
 #include <filesystem>
-#include <memory>
 #include <system_error>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "launch/checkpoint.h"
 #include "launch/config.h"
-#include "runtime/files/mapped_file.h"
 #include "runtime/status_macros.h"
 
 namespace lorica {
@@ -23,31 +20,14 @@ bool Exists(const fs::path& path) {
 
 }  // namespace
 
-bool IsRunDirectory(const std::string& path) {
-  return Exists(fs::path(path) / "latest");
-}
-
 absl::StatusOr<std::string> FindAdapterDirectory(const std::string& path) {
-  if (Exists(fs::path(path) / "adapter_config.json")) return path;
-  if (!IsRunDirectory(path)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, Exists(path) ? " holds neither adapter_config.json nor "
-                             "latest; name a save such as "
-                             "runs/demo/step_00000050, or a run"
-                           : " does not exist"));
-  }
-  const std::string latest = (fs::path(path) / "latest").string();
-  LORICA_ASSIGN_OR_RETURN(const std::shared_ptr<const MappedFile> file,
-                          MappedFile::Open(latest));
-  const std::string name(absl::StripAsciiWhitespace(file->bytes()));
-  const std::string save = (fs::path(path) / name).string();
-  if (name.empty() || fs::path(name).filename() != name ||
-      !Exists(fs::path(save) / "adapter_config.json")) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(latest, ": names \"", absl::CHexEscape(name),
-                     "\", which is no save of this run"));
-  }
-  return save;
+  const std::string save = ResolveSave(path);
+  if (Exists(fs::path(save) / "adapter_config.json")) return save;
+  return absl::InvalidArgumentError(absl::StrCat(
+      save, Exists(save) ? " holds no adapter_config.json; name a save such as "
+                           "runs/demo/step_00000050, or a run whose latest "
+                           "names one"
+                         : " does not exist"));
 }
 
 absl::StatusOr<std::string> FindBaseModel(const std::string& adapter_directory,

@@ -12,9 +12,6 @@ namespace lorica {
 // which the file `latest` names. Error: it is neither.
 absl::StatusOr<std::string> FindAdapterDirectory(const std::string& path);
 
-// Whether `path` is a directory with a file `latest`.
-bool IsRunDirectory(const std::string& path);
-
 // The base model of a PEFT directory: `named`, what its adapter_config.json
 // says, where that exists here; else model.path of the run.textproto in the
 // directory above. Error: neither exists; --model is asked for.

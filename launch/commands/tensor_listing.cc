@@ -98,13 +98,6 @@ void PrintTensors(const TensorTable& tensors, std::ostream& out) {
   PrintTotal("total", all, out);
 }
 
-void PrintTotal(absl::string_view what, const TensorTable& tensors,
-                std::ostream& out) {
-  Total total;
-  for (const auto& [name, tensor] : tensors) total.Add(tensor);
-  PrintTotal(what, total, out);
-}
-
 std::vector<NotFinite> FindNotFinite(const TensorTable& tensors,
                                      int64_t* read) {
   std::vector<NotFinite> found;

@@ -19,10 +19,6 @@ bool NaturallyBefore(absl::string_view a, absl::string_view b);
 // each type and one for all.
 void PrintTensors(const TensorTable& tensors, std::ostream& out);
 
-// "WHAT: 3 tensors, 96 elements, 0.4 MB".
-void PrintTotal(absl::string_view what, const TensorTable& tensors,
-                std::ostream& out);
-
 // Elements that are no numbers: infinite or NaN.
 struct NotFinite {
   std::string tensor;

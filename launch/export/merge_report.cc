@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_format.h"
+#include "launch/commands/tensor_listing.h"
 
 namespace lorica {
 namespace {
@@ -54,7 +56,12 @@ void PrintMergedFiles(const MergedFiles& files, StoredType type, double seconds,
   Worst rounding;
   Worst difference;
   int64_t merged = 0;
-  for (const MergedTensor& tensor : files.tensors) {
+  std::vector<MergedTensor> tensors = files.tensors;
+  std::sort(tensors.begin(), tensors.end(),
+            [](const MergedTensor& a, const MergedTensor& b) {
+              return NaturallyBefore(a.name, b.name);
+            });
+  for (const MergedTensor& tensor : tensors) {
     PrintTensor(tensor, name_width, out);
     merged += tensor.adapted ? 1 : 0;
     rounding.Add(tensor.name, tensor.rounding);
@@ -62,7 +69,7 @@ void PrintMergedFiles(const MergedFiles& files, StoredType type, double seconds,
   }
   out << absl::StreamFormat(
       "%d tensors, %d of them merged, %s, %.1f MB in %d files, %.1f s\n",
-      files.tensors.size(), merged, NameOf(type),
+      tensors.size(), merged, NameOf(type),
       static_cast<double>(files.bytes) / 1e6, files.files.size(), seconds);
   PrintErrors("rounding error", rounding, out);
   if (compared) {

@@ -10,8 +10,8 @@
 
 namespace lorica {
 
-// A line a tensor (name, shape, whether it was merged, largest and RMS error of
-// its elements), then totals. `seconds`: what writing took.
+// A line a tensor in natural order (name, shape, whether it was merged, largest
+// and RMS error of its elements), then totals. `seconds`: what writing took.
 void PrintMergedFiles(const MergedFiles& files, StoredType type, double seconds,
                       std::ostream& out);
 

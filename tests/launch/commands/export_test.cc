@@ -12,6 +12,7 @@
 #include "model/weight_source.h"
 #include "runtime/files/json.h"
 #include "tests/launch/program.h"
+#include "tests/launch/state/tiny_adapter.h"
 #include "tests/support/random_adapter.h"
 #include "tests/support/temp_directory.h"
 
@@ -174,8 +175,35 @@ TEST_F(ExportTest, WhatCannotBeDoneIsRefusedBeforeAnythingIsWritten) {
   ExpectRefused({"--format", "gguf", "--out", out},
                 "base_model_name_or_path is \"hub/name\", which does not exist "
                 "here; give the model with --model");
+  ExpectRefused({"--format", "state", "--out", out}, "manifest.json");
+  ExpectRefused({"--format", "peft", "--shards", "x", "--out", out},
+                "--shards goes with --format state");
   WriteBytes(dir_ / "run/latest", "../elsewhere");
-  ExpectRefused({"--format", "peft", "--out", out}, "which is no save");
+  ExpectRefused({"--format", "peft", "--out", out},
+                "run holds no adapter_config.json");
+}
+
+TEST_F(ExportTest, ShardsBecomeOneFile) {
+  WriteTinySave(dir_ / "run/step_00000007", /*ranks=*/3, /*seed=*/1);
+  // One of them lies elsewhere.
+  std::filesystem::create_directories(dir_ / "host/step_00000007/state");
+  for (const char* file : {"manifest.json", "shard-2-of-3.safetensors"}) {
+    std::filesystem::copy(
+        dir_ / absl::StrCat("run/step_00000007/state/", file),
+        dir_ / absl::StrCat("host/step_00000007/state/", file));
+  }
+  const auto before = BitsOf({dir_ / "run/step_00000007"});
+  ASSERT_TRUE(before.ok()) << before.status();
+  std::filesystem::remove(dir_ /
+                          "run/step_00000007/state/shard-2-of-3.safetensors");
+  ExpectRefused({"--format", "state", "--out", dir_ / "out"},
+                "shard-2-of-3.safetensors");
+  const Outcome outcome = Export({"--format", "state", "--out", dir_ / "out",
+                                  "--shards", dir_ / "host/step_00000007"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const auto after = BitsOf({dir_ / "out"});
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_EQ(*before, *after);
 }
 
 // What other programs make of the files; golden bytes elsewhere stand for this

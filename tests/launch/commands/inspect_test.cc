@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/files/safetensors.h"
+#include "tests/launch/state/tiny_adapter.h"
 #include "tests/support/temp_directory.h"
 #include "tests/support/tiny_llama.h"
 
@@ -57,18 +58,31 @@ TEST(InspectTest, ShowsAnAdapter) {
   EXPECT_THAT(text, ContainsRegex("layers.0.self_attn.v_proj.lora_B.weight "));
 }
 
-TEST(InspectTest, ShowsTheStateOfACheckpoint) {
+TEST(InspectTest, ShowsAndVerifiesTheStateOfASave) {
   const TempDirectory dir;
-  std::filesystem::copy("tests/golden/heads_9_3_tied_sharded/adapter_qv",
-                        dir / "step");
-  std::filesystem::create_directory(dir / "step/state");
-  ASSERT_TRUE(WriteSafetensors(dir / "step/state/shard-d0t0of1.safetensors",
-                               {{{{"m", StoredType::kF32, {2}}, "01234567"}}},
-                               {})
-                  .ok());
-  EXPECT_THAT(Inspected(dir / "step"),
-              HasSubstr("state/shard-d0t0of1.safetensors: 1 tensors, 2 "
-                        "elements, 0.0 MB\n"));
+  const std::string save = dir / "step_00000005";
+  WriteTinySave(save, /*ranks=*/2, /*seed=*/1);
+  std::string text = Inspected(save);
+  EXPECT_THAT(text, HasSubstr("a save without its adapter\nstate after step 5 "
+                              "of ?, seed 1, written by 1 data x 2 tensor "
+                              "ranks; 1 anomalies, 2 batches passed over\n84 "
+                              "tensors of adapter and moments:\n"));
+  EXPECT_THAT(text, ContainsRegex("state/shard-1-of-2.safetensors: [0-9]+ "
+                                  "pieces, [0-9]+ bytes\n"));
+  std::filesystem::copy("tests/golden/heads_9_3_tied_sharded/adapter_qv", save);
+  WriteBytes(dir / "latest", "step_00000005\n");
+  std::ostringstream out;
+  ASSERT_TRUE(Inspect(dir.path(), Verification::kEveryByte, out).ok());
+  EXPECT_THAT(out.str(), HasSubstr("a run; its newest save:\n" + save +
+                                   ": a PEFT adapter\nrank 4"));
+  EXPECT_THAT(out.str(), HasSubstr("verified: 2 shards and 0 files beside"));
+
+  const std::string shard = save + "/state/shard-1-of-2.safetensors";
+  std::string bytes = ReadBytes(shard);
+  bytes[bytes.size() - 5] ^= 4;
+  WriteBytes(shard, bytes);
+  const absl::Status status = Inspect(save, Verification::kEveryByte, out);
+  EXPECT_THAT(status.message(), HasSubstr("shard-1-of-2.safetensors"));
 }
 
 TEST(InspectTest, LayersComeInNaturalOrder) {
@@ -96,16 +110,6 @@ TEST(InspectTest, ListsAModelThatCannotBeRun) {
   EXPECT_THAT(text, HasSubstr("cannot be run: "));
   EXPECT_THAT(text, HasSubstr("hidden_act is \"gelu\""));
   EXPECT_THAT(text, HasSubstr("total: 21 tensors"));
-}
-
-TEST(InspectTest, ARunShowsItsNewestSave) {
-  const TempDirectory dir;
-  std::filesystem::copy("tests/golden/heads_9_3_tied_sharded/adapter_qv",
-                        dir / "step_00000002");
-  WriteBytes(dir / "latest", "step_00000002\n");
-  const std::string text = Inspected(dir.path());
-  EXPECT_THAT(text, HasSubstr("a run; its newest save:\n" + dir.path() +
-                              "/step_00000002: a PEFT adapter\nrank 4"));
 }
 
 TEST(InspectTest, VerifyReadsEveryElement) {
@@ -153,7 +157,7 @@ TEST(InspectTest, ErrorsNameThePath) {
   EXPECT_THAT(Inspect(dir / "none", Verification::kNone, out).message(),
               HasSubstr(dir / "none"));
   EXPECT_THAT(Inspect(dir.path(), Verification::kNone, out).message(),
-              HasSubstr("holds neither config.json nor adapter_config.json"));
+              HasSubstr("holds none of config.json, adapter_config.json"));
   WriteBytes(dir / "text", "hello, this is no tensor");
   EXPECT_THAT(Inspect(dir / "text", Verification::kNone, out).message(),
               HasSubstr("not a safetensors file"));
