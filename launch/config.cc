@@ -239,7 +239,8 @@ RunConfig FromProto(const proto::RunConfig& config) {
                .tensor = config.mesh().tensor(),
                .tensor_sequence = config.mesh().tensor_sequence(),
                .timeout_seconds = config.mesh().timeout_seconds(),
-               .deterministic = config.mesh().deterministic()},
+               .deterministic = config.mesh().deterministic(),
+               .gradient_bucket_bytes = config.mesh().gradient_bucket_bytes()},
       .checkpoint =
           {.directory = config.checkpoint().directory(),
            .every_steps = config.checkpoint().every_steps(),

@@ -153,6 +153,8 @@ absl::Status RunConfig::Validate() const {
   LORICA_RETURN_IF_ERROR(AtLeast("mesh.tensor", mesh.tensor, 1));
   LORICA_RETURN_IF_ERROR(
       Positive("mesh.timeout_seconds", mesh.timeout_seconds));
+  LORICA_RETURN_IF_ERROR(
+      AtLeast("mesh.gradient_bucket_bytes", mesh.gradient_bucket_bytes, 0));
   LORICA_RETURN_IF_ERROR(Check(checkpoint));
   LORICA_RETURN_IF_ERROR(AtLeast("report.every_steps", report.every_steps, 1));
   LORICA_RETURN_IF_ERROR(

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +38,37 @@ std::vector<FlatSlice> SlicesOf(const Adapter& adapter) {
   return slices;
 }
 
+// Buckets of whole layers from the last down, each closed by the layer that
+// brings it to the wanted size; `completed_by` receives, by layer, the bucket
+// that it completes, or -1. No buckets where none are wanted.
+std::vector<Bucket> BucketsOf(const Adapter& adapter, int64_t num_layers,
+                              int64_t bucket_bytes,
+                              std::vector<int64_t>* completed_by) {
+  completed_by->assign(static_cast<size_t>(num_layers), -1);
+  std::vector<Bucket> buckets;
+  if (bucket_bytes == 0) return buckets;
+  std::map<std::string, int64_t> layer_of;
+  for (const LoraModule& module : adapter.modules()) {
+    layer_of[module.linear.module] = module.linear.layer;
+  }
+  Bucket open;
+  int64_t open_bytes = 0;
+  for (int64_t layer = num_layers - 1; layer >= adapter.lowest_layer();
+       --layer) {
+    for (const Factor& factor : adapter.factors()) {
+      if (layer_of.at(factor.module) != layer) continue;
+      open.push_back({factor.offset, factor.offset + factor.elements});
+      open_bytes += factor.elements * static_cast<int64_t>(sizeof(float));
+    }
+    const bool last = layer == adapter.lowest_layer();
+    if (open_bytes < bucket_bytes && !last) continue;
+    (*completed_by)[static_cast<size_t>(layer)] = std::ssize(buckets);
+    buckets.push_back(std::exchange(open, {}));
+    open_bytes = 0;
+  }
+  return buckets;
+}
+
 double Sum(const std::vector<double>& values) {
   double sum = 0.0;
   for (const double value : values) sum += value;
@@ -54,7 +87,9 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
       adapter_(adapter),
       rows_(std::move(rows)),
       targets_(std::move(targets)),
-      sync_(SlicesOf(*adapter), adapter->elements(), session.mesh()),
+      sync_(SlicesOf(*adapter), adapter->elements(), session.mesh(),
+            BucketsOf(*adapter, gpt.config().num_layers,
+                      config.mesh.gradient_bucket_bytes, &bucket_of_layer_)),
       position_(std::move(position)) {}
 
 absl::Status Trainer::Run(const TrainerEvents& events) {
@@ -160,8 +195,17 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   for (int64_t i = 0; i < mine; ++i) {
     const int64_t number = data.rank() * mine + i;
     const TokenBatch batch = Rows(first_row + number * train.micro_batch);
+    LayerDone done;
+    if (i + 1 == mine && sync_.num_buckets() > 1) {
+      done = [this](int64_t layer) {
+        const int64_t bucket = bucket_of_layer_[static_cast<size_t>(layer)];
+        if (bucket >= 0) {
+          sync_.Ready(static_cast<int>(bucket), adapter_->grads());
+        }
+      };
+    }
     losses[static_cast<size_t>(number)] =
-        MicroBatch(batch, 1.0f / static_cast<float>(targets));
+        MicroBatch(batch, 1.0f / static_cast<float>(targets), done);
     losses.back() += static_cast<double>(batch.tokens.size());
     sync_.AddMicroBatch(adapter_->grads());
   }
@@ -213,14 +257,19 @@ void Trainer::Reduce() {
   sync_.Reduce(adapter_->grads());
 }
 
-double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale) {
+double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale,
+                           const LayerDone& done) {
   const Span span(SpanKind::kPhase, "micro-batch");
   double loss = 0.0;
-  for (const RecordRange& records : CutIntoPasses(batch, kPassTokens)) {
+  const std::vector<RecordRange> passes = CutIntoPasses(batch, kPassTokens);
+  for (size_t i = 0; i < passes.size(); ++i) {
     const Pass pass =
-        MakeTrainingPass(session_.device(), batch, records, gpt_.selection(),
+        MakeTrainingPass(session_.device(), batch, passes[i], gpt_.selection(),
                          static_cast<uint64_t>(config_.train.seed));
-    loss += Sum(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_));
+    // Only after its last pass is a layer's gradient complete.
+    const bool last = i + 1 == passes.size();
+    loss += Sum(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_,
+                           last ? done : nullptr));
   }
   return loss;
 }

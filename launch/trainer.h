@@ -87,8 +87,10 @@ class Trainer {
   TokenBatch Rows(int64_t first) const;
   // Sums the gradients over the data ranks.
   void Reduce();
-  // Adds a micro-batch's gradient and returns its loss, summed in nats.
-  double MicroBatch(const TokenBatch& batch, float grad_scale);
+  // Adds a micro-batch's gradient and returns its loss, summed in nats. `done`
+  // is told of the layers whose gradients are complete.
+  double MicroBatch(const TokenBatch& batch, float grad_scale,
+                    const LayerDone& done);
   void Update(int64_t step, double grad_norm, double learning_rate);
   void VerifyReplicas();
 
@@ -98,6 +100,7 @@ class Trainer {
   Adapter* adapter_;
   RowSource rows_;
   std::function<int64_t(int64_t, int64_t)> targets_;
+  std::vector<int64_t> bucket_of_layer_;  // That the layer completes, or -1.
   GradSync sync_;
   TrainingPosition position_;
   std::optional<Backup> backup_;  // Where train.on_anomaly rolls back.

@@ -135,9 +135,11 @@ Tensor Gpt::BlocksBackward(Record record, const Pass& pass,
         std::move(record.layers[i].mlp), MlpOf(adapter, layer), pass,
         attention_due ? ops::InputGrad::kWhole : ops::InputGrad::kNone,
         &dstream);
-    if (!attention_due) return {};
-    blocks_[i].attention.Backward(std::move(record.layers[i].attention),
-                                  attention, pass, below, &dstream);
+    if (attention_due) {
+      blocks_[i].attention.Backward(std::move(record.layers[i].attention),
+                                    attention, pass, below, &dstream);
+    }
+    if (record.done) record.done(layer);
   }
   return dstream;
 }
@@ -156,10 +158,12 @@ std::vector<double> Gpt::ForwardAndBackward(const Pass& pass,
 }
 
 std::vector<double> Gpt::Train(const Pass& pass, Recompute recompute,
-                               float grad_scale, const Adapter& adapter) const {
+                               float grad_scale, const Adapter& adapter,
+                               const LayerDone& done) const {
   Tensor dx;
-  return ForwardAndBackward(pass, recompute, grad_scale, &adapter,
-                            {.lowest_layer = adapter.lowest_layer()}, &dx);
+  return ForwardAndBackward(
+      pass, recompute, grad_scale, &adapter,
+      {.lowest_layer = adapter.lowest_layer(), .done = done}, &dx);
 }
 
 std::vector<double> Gpt::TrainToEmbedding(const Pass& pass, Recompute recompute,

@@ -24,6 +24,9 @@ namespace lorica {
 using LoadParam =
     std::function<Tensor(const ParamSpec& spec, const Slice& slice)>;
 
+// Called in the backward pass, between layers.
+using LayerDone = std::function<void(int64_t layer)>;
+
 class Gpt {
  public:
   // Loads every frozen parameter. `config` is valid; `group` holds the tensor
@@ -41,9 +44,12 @@ class Gpt {
   }
 
   // The loss of each of the pass's rows (0 where its target is negative). Adds
-  // grad_scale times the gradient of their sum to the adapter's gradients.
+  // grad_scale times the gradient of their sum to the adapter's gradients;
+  // `done`, if given, is told of each layer once its gradients are complete,
+  // from the last to the lowest with an adapter.
   std::vector<double> Train(const Pass& pass, Recompute recompute,
-                            float grad_scale, const Adapter& adapter) const;
+                            float grad_scale, const Adapter& adapter,
+                            const LayerDone& done = nullptr) const;
   // The same with the backward pass going on to the embedding, whether an
   // adapter needs it or not: `dx` receives grad_scale times the gradient for
   // the embedded tokens, [T, H], or this rank's rows of it where the plan
@@ -73,6 +79,7 @@ class Gpt {
   struct Record {
     int64_t lowest_layer = 0;
     ops::InputGrad below = ops::InputGrad::kNone;  // Of that layer's input.
+    LayerDone done = nullptr;
     std::vector<Saved> layers;
   };
 

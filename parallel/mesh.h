@@ -2,6 +2,7 @@
 #ifndef LORICA_PARALLEL_MESH_H_
 #define LORICA_PARALLEL_MESH_H_
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -23,6 +24,10 @@ struct MeshConfig {
   // Whether sums over data ranks on devices are taken in the tree of
   // tree_sum.h, as they always are on the host.
   bool deterministic = true;
+  // 0: the adapter's gradients are summed once backward is done. Otherwise in
+  // buckets of at least so many bytes, each as soon as it is complete: see
+  // grad_sync.h.
+  int64_t gradient_bucket_bytes = 0;
   friend bool operator==(const MeshConfig&, const MeshConfig&) = default;
 };
 

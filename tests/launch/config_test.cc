@@ -293,7 +293,8 @@ INSTANTIATE_TEST_SUITE_P(
                  "device, threads, recompute"},
         BadValue{"mesh=2",
                  "--set mesh=2: mesh is a group of fields: data, tensor, "
-                 "tensor_sequence, timeout_seconds, deterministic"},
+                 "tensor_sequence, timeout_seconds, deterministic, "
+                 "gradient_bucket_bytes"},
         BadValue{"threads.all=2",
                  "--set threads.all=2: threads is a single value, not a group "
                  "of fields"},

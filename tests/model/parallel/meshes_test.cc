@@ -93,6 +93,17 @@ TEST(MeshesTest, DataRanksAndAccumulationChangeNoBit) {
   }
 }
 
+// A sum for every layer, begun in the last micro-batch's backward.
+TEST(MeshesTest, SummingDuringBackwardChangesNoBit) {
+  for (const MeshConfig& mesh : std::vector<MeshConfig>{
+           {.data = 2}, {.data = 2, .tensor = 4, .tensor_sequence = true}}) {
+    SplitOptions options = {.mesh = mesh, .micro_batches = 4, .steps = 3};
+    const SplitResult late = RunOnThreads(options);
+    options.mesh.gradient_bucket_bytes = 1;
+    EXPECT_EQ(RunOnThreads(options).training, late.training) << NameOf(mesh);
+  }
+}
+
 // Each row of each step is computed once, by the data rank that the numbering
 // of micro-batches gives it to.
 TEST(MeshesTest, EveryMeshReadsTheSameRows) {
