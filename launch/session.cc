@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "launch/device_choice.h"
+#include "launch/stop_signals.h"
 #include "parallel/agreement.h"
 #include "parallel/cpu_share.h"
 #include "parallel/nccl_communicator.h"
@@ -148,7 +149,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(
     const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
     int threads) {
   auto watchdog =
-      std::make_unique<Watchdog>(absl::Seconds(mesh.timeout_seconds));
+      std::make_unique<Watchdog>(absl::Seconds(mesh.timeout_seconds),
+                                 [] { return StopSignals::Received() != 0; });
   std::unique_ptr<Communicator> world = mpi.World();
   world->SetWatchdog(watchdog.get());
   const CpuShare share = TakeShare(mpi.placement(), threads, *world);

@@ -1,9 +1,10 @@
 #!/bin/bash
-# Stops a rank of a training run: what the others say, and how soon.
+# Stops or kills a rank of a training run: what the other says, and how soon.
 #
-#   stopped_training.sh LORICA
+#   stopped_training.sh stop|kill LORICA
 set -u
-lorica=$1
+fault=$1
+lorica=$2
 cd "$(dirname "$0")/../.." || exit 1
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -30,7 +31,7 @@ victim=$(pgrep -f "train --config $folder/run.textproto" | while read -r pid; do
   grep -qz '^OMPI_COMM_WORLD_RANK=1$' "/proc/$pid/environ" && echo "$pid"
 done)
 start=$SECONDS
-kill -STOP "$victim" || exit 1
+kill "-${fault^^}" "$victim" || exit 1
 wait $job
 code=$?
 head -n 4 "$log"
@@ -42,7 +43,7 @@ complain() {
 }
 [ $code = 124 ] && complain "the job hung"
 [ $code = 0 ] && complain "the job ended as if nothing had happened"
-grep -Eq "lorica: rank 0 waited [0-9.]+s in [a-z-]+( sum| max)? [0-9]+ \(.*group of ranks 0 1\) for rank 1;" \
+grep -Eq "lorica: rank 0 waited [0-9.]+m?s in [a-z-]+( sum| max)? [0-9]+ \(.*group of ranks 0 1\) for rank 1;" \
   "$log" || complain "rank 0 did not say what it waited for"
 [ $((SECONDS - start)) -le 30 ] || complain "it took $((SECONDS - start)) s"
 echo "stopped_training: ended after $((SECONDS - start)) s"
