@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "launch/run_config.h"
+#include "launch/config/run_config.h"
 #include "parallel/communicator.h"
 #include "parallel/mpi_communicator.h"
 #include "runtime/device.h"

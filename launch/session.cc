@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "launch/device_choice.h"
-#include "launch/stop_signals.h"
+#include "launch/train/stop_signals.h"
 #include "parallel/agreement.h"
 #include "parallel/cpu_share.h"
 #include "parallel/nccl_communicator.h"

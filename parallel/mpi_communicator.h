@@ -16,7 +16,7 @@ struct Placement {
   std::string host = "localhost";
   int host_number = 0;  // The lowest of MPI's ranks there; names may repeat.
   int hosts = 1;        // Of the whole run.
-  int local_rank = 0;  // Among the ranks on this host.
+  int local_rank = 0;   // Among the ranks on this host.
   int local_ranks = 1;
 };
 

@@ -59,7 +59,7 @@ watchdog takes many calls for one|parallel/watchdog.cc|s/ .. begun_ != seen//|pa
 replicas not compared|parallel/replicas.cc|s/hashes\[peer\] != common/false/|parallel_replicas_test|ReplicasDeathTest.*
 uneven slices overlap|parallel/shard_spec.cc|s/rank \* each + std::min<int64_t>(rank, longer)/rank * each/|parallel_shard_spec_test|ShardSpecTest.SlicesTileTheWhole
 mesh axes swapped|parallel/mesh.cc|s/rank \/ config.tensor, rank/rank % config.tensor, rank/|parallel_mesh_test|MeshTest.TensorRanksAreNeighbours
-dropout seeded by rank|launch/trainer.cc|s/static_cast<uint64_t>(config_.train.seed));/static_cast<uint64_t>(config_.train.seed + session_.mesh().world().rank()));/|model_parallel_meshes_test|MeshesTest.DataRanksAndAccumulationChangeNoBit
+dropout seeded by rank|launch/train/trainer.cc|s/static_cast<uint64_t>(config_.train.seed));/static_cast<uint64_t>(config_.train.seed + session_.mesh().world().rank()));/|model_parallel_meshes_test|MeshesTest.DataRanksAndAccumulationChangeNoBit
 dropout by index within the slice|model/adapter.cc|s/linear->first_input = a_slice.cols.begin;/linear->first_input = 0;/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 initial values by index within the slice|model/adapter.cc|s/(r \* inputs + c);/(r * inputs + c - factor.slice.cols.begin);/|model_adapter_test|AdapterTest.InitialValuesAreTheSameOnEveryMesh
 initial bound from the slice's inputs|model/adapter.cc|s/inputs = factor.shape\[1\];/inputs = factor.slice.cols.size();/|model_adapter_test|AdapterTest.InitialValuesAreTheSameOnEveryMesh
@@ -79,14 +79,14 @@ manifest not verified|launch/state/manifest.cc|s/rest.substr(0, kDigits) != Chec
 other columns read|launch/state/saved_state.cc|s/cols.begin - piece.slice.cols.begin;/cols.begin - cols.begin;/|launch_state_saved_state_test|SavedStateTest.EveryRankOfAnyMeshFindsItsSlices
 failed stage goes unheard|parallel/staged_work.cc|s/all = Agree(mine.status(), \*group_);/all;/;s/AllGatherBytes(\*mine,/AllGatherBytes(mine.value_or(""),/|launch_state_saver_test|SaverTest.AFullDiskCostsOneSave
 latest before the save is in place|launch/state/saver.cc|s/LORICA_RETURN_IF_ERROR(target->Commit());/LORICA_RETURN_IF_ERROR(WriteFileAtomically(partial + "\/..\/latest", StepName(report.step) + "\\n")); LORICA_RETURN_IF_ERROR(target->Commit());/|launch_state_kill_test|KillTest.*
-saves of an older run are the newest|launch/checkpoint.cc|s/std::tuple(a <= newest, a) < std::tuple(b <= newest, b)/a < b/|launch_state_saver_test|SaverTest.SavesOfLaterSteps*
-every M-th save goes too|launch/checkpoint.cc|/step % each == 0/d|launch_state_saver_test|SaverTest.TheNewestAndEveryMthAreKept
-batch that was bad taken again|launch/trainer.cc|s/position_.step + 1 + position_.skipped_batches/position_.step + position_.skipped_batches/|launch_stop_test|TrainerAnomalyTest.RollBack*
-values not rolled back|launch/trainer.cc|s/adapter_->values()->CopyFrom(backup_/if (false) adapter_->values()->CopyFrom(backup_/|launch_stop_test|TrainerAnomalyTest.RollBack*
-wish to stop not shared|launch/trainer.cc|s/result.stop_wish = maxima\[1\]/result.stop_wish = events.stop_wish ? 0 : maxima[1]/|launch_stop_test|TrainerStopTest.*
-a change of the seed goes unseen|launch/state/resume.cc|s/if (now != then) return/if (false) return/|launch_resume_test|ChooseSaveTest.AChange*
-records not compared|launch/state/resume.cc|s/run.data_checksum != saved.data_checksum/false/|launch_resume_test|ChooseSaveTest.RecordsMayMove*
-resumed one step early|launch/trainer.cc|s/      position_(std::move(position)) {}/      position_(std::move(position)) { if (position_.step > 0) --position_.step; }/|launch_resume_test|*GoesOnFromWhateverMeshSaved*
+saves of an older run are the newest|launch/state/checkpoint.cc|s/std::tuple(a <= newest, a) < std::tuple(b <= newest, b)/a < b/|launch_state_saver_test|SaverTest.SavesOfLaterSteps*
+every M-th save goes too|launch/state/checkpoint.cc|/step % each == 0/d|launch_state_saver_test|SaverTest.TheNewestAndEveryMthAreKept
+batch that was bad taken again|launch/train/trainer.cc|s/position_.step + 1 + position_.skipped_batches/position_.step + position_.skipped_batches/|launch_train_stop_test|TrainerAnomalyTest.RollBack*
+values not rolled back|launch/train/trainer.cc|s/adapter_->values()->CopyFrom(backup_/if (false) adapter_->values()->CopyFrom(backup_/|launch_train_stop_test|TrainerAnomalyTest.RollBack*
+wish to stop not shared|launch/train/trainer.cc|s/result.stop_wish = maxima\[1\]/result.stop_wish = events.stop_wish ? 0 : maxima[1]/|launch_train_stop_test|TrainerStopTest.*
+a change of the seed goes unseen|launch/state/resume.cc|s/if (now != then) return/if (false) return/|launch_train_resume_test|ChooseSaveTest.AChange*
+records not compared|launch/state/resume.cc|s/run.data_checksum != saved.data_checksum/false/|launch_train_resume_test|ChooseSaveTest.RecordsMayMove*
+resumed one step early|launch/train/trainer.cc|s/      position_(std::move(position)) {}/      position_(std::move(position)) { if (position_.step > 0) --position_.step; }/|launch_train_resume_test|*GoesOnFromWhateverMeshSaved*
 END
 echo "$survivors mutations survived"
 exit $((survivors > 0))

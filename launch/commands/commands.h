@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "launch/command_line.h"
+#include "launch/commands/command_line.h"
 
 namespace lorica {
 

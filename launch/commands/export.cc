@@ -8,11 +8,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "launch/checkpoint.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/saved_adapter.h"
+#include "launch/config/field_error.h"
 #include "launch/export/merged_model.h"
-#include "launch/field_error.h"
+#include "launch/state/checkpoint.h"
 #include "launch/state/gather_state.h"
 #include "model/export/adapter_algebra.h"
 #include "model/export/gguf_lora.h"

@@ -2,9 +2,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/decoding.h"
 #include "launch/commands/inference.h"
-#include "launch/decoding.h"
-#include "launch/field_error.h"
+#include "launch/config/field_error.h"
 #include "model/text/chat_template.h"
 #include "parallel/agreement.h"
 #include "runtime/status_macros.h"

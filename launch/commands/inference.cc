@@ -3,7 +3,7 @@
 #include <string>
 #include <utility>
 
-#include "launch/field_error.h"
+#include "launch/config/field_error.h"
 #include "model/peft_adapter.h"
 #include "model/text/load_tokenizer.h"
 #include "parallel/agreement.h"

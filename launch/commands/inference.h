@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "launch/base_model.h"
-#include "launch/command_line.h"
+#include "launch/commands/command_line.h"
 #include "launch/session.h"
 #include "model/text/tokenizer.h"
 #include "parallel/mpi_communicator.h"

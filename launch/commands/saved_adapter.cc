@@ -4,8 +4,8 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
-#include "launch/checkpoint.h"
-#include "launch/config.h"
+#include "launch/config/config.h"
+#include "launch/state/checkpoint.h"
 #include "runtime/status_macros.h"
 
 namespace lorica {

@@ -2,9 +2,9 @@
 #include <string>
 
 #include "launch/commands/commands.h"
-#include "launch/config.h"
+#include "launch/config/config.h"
 #include "launch/session.h"
-#include "launch/train_run.h"
+#include "launch/train/train_run.h"
 #include "parallel/agreement.h"
 #include "runtime/status_macros.h"
 

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "launch/config/field_error.h"
 #include "launch/export/merge_report.h"
 #include "launch/export/probe.h"
-#include "launch/field_error.h"
 #include "launch/session.h"
 #include "model/export/merged_weights.h"
 #include "model/export/model_files.h"

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "launch/position.h"
+#include "launch/train/position.h"
 #include "parallel/mesh.h"
 #include "parallel/shard_spec.h"
 #include "runtime/files/json.h"

@@ -10,8 +10,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
-#include "launch/checkpoint.h"
 #include "launch/state/adapter_state.h"
+#include "launch/state/checkpoint.h"
 #include "parallel/agreement.h"
 #include "runtime/status_macros.h"
 

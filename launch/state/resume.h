@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "launch/config.h"
+#include "launch/config/config.h"
 #include "launch/state/saved_state.h"
 #include "model/adapter.h"
 #include "parallel/communicator.h"

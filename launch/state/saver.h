@@ -10,12 +10,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "launch/checkpoint.h"
 #include "launch/state/adapter_state.h"
+#include "launch/state/checkpoint.h"
 #include "launch/state/manifest.h"
-#include "parallel/staged_work.h"
 #include "model/peft_adapter.h"
 #include "parallel/communicator.h"
+#include "parallel/staged_work.h"
 
 namespace lorica {
 

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "launch/config.h"
+#include "launch/config/config.h"
 #include "launch/session.h"
-#include "launch/train_run.h"
+#include "launch/train/train_run.h"
 #include "runtime/check.h"
 #include "runtime/trace.h"
 #include "runtime/traced_backend.h"

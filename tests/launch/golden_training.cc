@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "launch/base_model.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "runtime/check.h"
 #include "tests/support/golden.h"
 #include "tests/support/run_ranks.h"

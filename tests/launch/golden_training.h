@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "launch/run_config.h"
+#include "launch/config/run_config.h"
 #include "parallel/mesh.h"
 #include "runtime/device.h"
 

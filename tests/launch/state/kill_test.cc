@@ -11,7 +11,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "launch/checkpoint.h"
+#include "launch/state/checkpoint.h"
 #include "launch/state/saver.h"
 #include "tests/launch/state/tiny_adapter.h"
 #include "tests/support/temp_directory.h"

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "launch/run_config.h"
+#include "launch/config/run_config.h"
 #include "model/pass.h"
 #include "runtime/check.h"
 #include "runtime/ops.h"

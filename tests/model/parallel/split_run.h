@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "launch/session.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "model/adapter.h"
 #include "model/gpt.h"
 #include "parallel/mesh.h"

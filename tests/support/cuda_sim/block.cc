@@ -85,8 +85,8 @@ struct Machine {
   Launcher launcher;
 };
 
-// The thread that has its turn: null on other threads of the program, and before
-// its constructors. The compiler's hooks ask in both.
+// The thread that has its turn: null on other threads of the program, and
+// before its constructors. The compiler's hooks ask in both.
 constinit thread_local Thread* running = nullptr;
 
 // Never destroyed, so that it outlives whoever uses it.

@@ -1,0 +1,323 @@
+#include "launch/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "launch/train/anomaly.h"
+#include "model/pass.h"
+#include "model/tuning/lr_schedule.h"
+#include "runtime/check.h"
+#include "runtime/ops.h"
+#include "runtime/status_macros.h"
+#include "runtime/trace.h"
+
+namespace lorica {
+namespace {
+
+// Tokens of one forward and backward: products run at full speed from a few
+// hundred tokens on, while activations grow with every token.
+constexpr int64_t kPassTokens = 512;
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::vector<FlatSlice> SlicesOf(const Adapter& adapter) {
+  std::vector<FlatSlice> slices;
+  for (const Factor& factor : adapter.factors()) {
+    slices.push_back(
+        {factor.shard, {factor.offset, factor.offset + factor.elements}});
+  }
+  return slices;
+}
+
+// Buckets of whole layers from the last down, each closed by the layer that
+// brings it to the wanted size; `completed_by` receives, by layer, the bucket
+// that it completes, or -1. No buckets where none are wanted.
+std::vector<Bucket> BucketsOf(const Adapter& adapter, int64_t num_layers,
+                              int64_t bucket_bytes,
+                              std::vector<int64_t>* completed_by) {
+  completed_by->assign(static_cast<size_t>(num_layers), -1);
+  std::vector<Bucket> buckets;
+  if (bucket_bytes == 0) return buckets;
+  std::map<std::string, int64_t> layer_of;
+  for (const LoraModule& module : adapter.modules()) {
+    layer_of[module.linear.module] = module.linear.layer;
+  }
+  Bucket open;
+  int64_t open_bytes = 0;
+  for (int64_t layer = num_layers - 1; layer >= adapter.lowest_layer();
+       --layer) {
+    for (const Factor& factor : adapter.factors()) {
+      if (layer_of.at(factor.module) != layer) continue;
+      open.push_back({factor.offset, factor.offset + factor.elements});
+      open_bytes += factor.elements * static_cast<int64_t>(sizeof(float));
+    }
+    const bool last = layer == adapter.lowest_layer();
+    if (open_bytes < bucket_bytes && !last) continue;
+    (*completed_by)[static_cast<size_t>(layer)] = std::ssize(buckets);
+    buckets.push_back(std::exchange(open, {}));
+    open_bytes = 0;
+  }
+  return buckets;
+}
+
+double Sum(const std::vector<double>& values) {
+  double sum = 0.0;
+  for (const double value : values) sum += value;
+  return sum;
+}
+
+}  // namespace
+
+Trainer::Trainer(const RunConfig& config, const Session& session,
+                 const Gpt& gpt, Adapter* adapter, RowSource rows,
+                 std::function<int64_t(int64_t, int64_t)> targets,
+                 TrainingPosition position)
+    : config_(config),
+      session_(session),
+      gpt_(gpt),
+      adapter_(adapter),
+      rows_(std::move(rows)),
+      targets_(std::move(targets)),
+      sync_(SlicesOf(*adapter), adapter->elements(), session.mesh(),
+            BucketsOf(*adapter, gpt.config().num_layers,
+                      config.mesh.gradient_bucket_bytes, &bucket_of_layer_)),
+      position_(std::move(position)) {}
+
+absl::Status Trainer::Run(const TrainerEvents& events) {
+  const TrainOptions& train = config_.train;
+  if (position_.step == 0 && events.on_validate) {
+    LORICA_RETURN_IF_ERROR(events.on_validate(0));
+  }
+  BackUp();
+  while (position_.step < train.steps) {
+    if (events.before_step) events.before_step(position_.step + 1);
+    const StepResult result = Step(events);
+    LORICA_RETURN_IF_ERROR(events.on_step(result.metrics));
+    if (result.anomaly.empty()) {
+      ++position_.step;
+    } else {
+      LORICA_RETURN_IF_ERROR(React(result, events));
+    }
+    const bool last = position_.step == train.steps;
+    const auto due = [&](int64_t every) {
+      return last || (every > 0 && position_.step % every == 0);
+    };
+    const bool stops = result.stop_wish != 0;
+    if (position_.step != result.metrics.step) continue;  // Rolled back.
+    if (events.on_validate && due(train.valid_every_steps)) {
+      LORICA_RETURN_IF_ERROR(events.on_validate(position_.step));
+    }
+    if (stops || due(config_.checkpoint.every_steps)) {
+      VerifyReplicas();
+      LORICA_RETURN_IF_ERROR(Save(events));
+    }
+    if (stops) return events.on_stop(result.stop_wish, position_.step);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Save(const TrainerEvents& events) {
+  BackUp();
+  return events.on_save ? events.on_save(position_) : absl::OkStatus();
+}
+
+absl::Status Trainer::React(const StepResult& result,
+                            const TrainerEvents& events) {
+  const TrainOptions& train = config_.train;
+  const int64_t step = result.metrics.step;
+  const std::string what = absl::StrCat("step ", step, ": ", result.anomaly);
+  if (train.on_anomaly == OnAnomaly::kStop) {
+    return absl::AbortedError(
+        absl::StrCat(what,
+                     "; the last save is kept. A smaller train.learning_rate "
+                     "may help, or train.on_anomaly"));
+  }
+  if (position_.anomalies > train.max_anomalies) {
+    return absl::AbortedError(
+        absl::StrCat(what, "; that is anomaly ", position_.anomalies,
+                     " and train.max_anomalies is ", train.max_anomalies,
+                     "; the last save is kept"));
+  }
+  if (train.on_anomaly == OnAnomaly::kSkip) {
+    ++position_.step;
+    return events.on_anomaly(absl::StrCat(what, "; skipped"));
+  }
+  RollBack();
+  return events.on_anomaly(
+      absl::StrCat(what, "; rolled back to step ", position_.step));
+}
+
+void Trainer::BackUp() {
+  if (config_.train.on_anomaly != OnAnomaly::kRollBack) return;
+  backup_ = {.position = position_,
+             .values = adapter_->values()->ToHost<float>(),
+             .first_moments = adapter_->first_moments()->ToHost<float>(),
+             .second_moments = adapter_->second_moments()->ToHost<float>()};
+}
+
+// What came after the backup is done again with the batches after the bad one,
+// which would bring the same anomaly again.
+void Trainer::RollBack() {
+  adapter_->values()->CopyFrom(backup_->values.data());
+  adapter_->first_moments()->CopyFrom(backup_->first_moments.data());
+  adapter_->second_moments()->CopyFrom(backup_->second_moments.data());
+  adapter_->Refresh();
+  TrainingPosition position = backup_->position;
+  const int64_t next_batch = position_.step + 1 + position_.skipped_batches;
+  position.skipped_batches = next_batch - position.step;
+  position.anomalies = position_.anomalies;
+  position_ = std::move(position);
+}
+
+Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
+  const Span span(SpanKind::kPhase, "step");
+  const Clock::time_point start = Clock::now();
+  const TrainOptions& train = config_.train;
+  Communicator& data = session_.mesh().data();
+  const int64_t step = position_.step + 1;
+  const int64_t first_row =
+      (step - 1 + position_.skipped_batches) * train.global_batch;
+  const int64_t targets = targets_(first_row, train.global_batch);
+  const int64_t micro_batches = train.global_batch / train.micro_batch;
+  const int64_t mine = micro_batches / data.size();
+  // A slot for each micro-batch of the global batch, filled by its owner; the
+  // last one counts tokens.
+  std::vector<double> losses(static_cast<size_t>(micro_batches) + 1, 0.0);
+  for (int64_t i = 0; i < mine; ++i) {
+    const int64_t number = data.rank() * mine + i;
+    const TokenBatch batch = Rows(first_row + number * train.micro_batch);
+    LayerDone done;
+    if (i + 1 == mine && sync_.num_buckets() > 1) {
+      done = [this](int64_t layer) {
+        const int64_t bucket = bucket_of_layer_[static_cast<size_t>(layer)];
+        if (bucket >= 0) {
+          sync_.Ready(static_cast<int>(bucket), adapter_->grads());
+        }
+      };
+    }
+    losses[static_cast<size_t>(number)] =
+        MicroBatch(batch, 1.0f / static_cast<float>(targets), done);
+    losses.back() += static_cast<double>(batch.tokens.size());
+    sync_.AddMicroBatch(adapter_->grads());
+  }
+  Reduce();
+  data.AllReduceSum(absl::MakeSpan(losses), Purpose::kLoss);
+  const double tokens = losses.back();
+  losses.pop_back();
+  StepResult result;
+  StepMetrics& metrics = result.metrics;
+  metrics = {.step = step,
+             .loss = Sum(losses) / static_cast<double>(targets),
+             .learning_rate = LearningRate({.peak = train.learning_rate,
+                                            .warmup_steps = train.warmup_steps,
+                                            .steps = train.steps,
+                                            .schedule = train.schedule},
+                                           step),
+             .grad_norm = std::sqrt(sync_.SquaredNorm(*adapter_->grads())),
+             .target_tokens = targets,
+             .tokens = static_cast<int64_t>(tokens)};
+  result.anomaly = AnomalyOf(metrics.loss, metrics.grad_norm,
+                             train.outlier_factor, position_);
+  if (result.anomaly.empty()) {
+    Update(step, metrics.grad_norm, metrics.learning_rate);
+    Remember(metrics.loss, metrics.grad_norm, &position_);
+  } else {
+    ++position_.anomalies;
+  }
+  if (DCHECK_IS_ON()) VerifyReplicas();
+  adapter_->ZeroGrad();
+  metrics.anomalies = position_.anomalies;
+  int64_t maxima[] = {PeakRssBytes(),
+                      events.stop_wish ? events.stop_wish() : 0};
+  session_.mesh().world().AllReduceMax(absl::MakeSpan(maxima),
+                                       Purpose::kControl);
+  metrics.peak_rss_bytes = maxima[0];
+  result.stop_wish = maxima[1];
+  metrics.step_seconds = SecondsSince(start);
+  metrics.tokens_per_second = tokens / metrics.step_seconds;
+  return result;
+}
+
+TokenBatch Trainer::Rows(int64_t first) const {
+  const Span span(SpanKind::kPhase, "data");
+  return rows_(first, config_.train.micro_batch);
+}
+
+void Trainer::Reduce() {
+  const Span span(SpanKind::kPhase, "reduce");
+  sync_.Reduce(adapter_->grads());
+}
+
+double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale,
+                           const LayerDone& done) {
+  const Span span(SpanKind::kPhase, "micro-batch");
+  double loss = 0.0;
+  const std::vector<RecordRange> passes = CutIntoPasses(batch, kPassTokens);
+  for (size_t i = 0; i < passes.size(); ++i) {
+    const Pass pass =
+        MakeTrainingPass(session_.device(), batch, passes[i], gpt_.selection(),
+                         static_cast<uint64_t>(config_.train.seed));
+    // Only after its last pass is a layer's gradient complete.
+    const bool last = i + 1 == passes.size();
+    loss += Sum(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_,
+                           last ? done : nullptr));
+  }
+  return loss;
+}
+
+void Trainer::Update(int64_t step, double grad_norm, double learning_rate) {
+  const Span span(SpanKind::kPhase, "update");
+  const double limit = config_.train.max_grad_norm;
+  // As PyTorch's clip_grad_norm_.
+  const double clip =
+      limit > 0.0 ? std::min(1.0, limit / (grad_norm + 1e-6)) : 1.0;
+  ops::AdamW({.learning_rate = static_cast<float>(learning_rate),
+              .weight_decay = static_cast<float>(config_.train.weight_decay),
+              .grad_scale = static_cast<float>(clip),
+              .step = step},
+             *adapter_->grads(), adapter_->values(), adapter_->first_moments(),
+             adapter_->second_moments());
+  adapter_->Refresh();
+}
+
+// What ranks hold alike must be alike to the last bit, or a save would not be
+// the model that was trained.
+void Trainer::VerifyReplicas() {
+  sync_.VerifyReplicas("the adapter", *adapter_->values());
+  sync_.VerifyReplicas("AdamW's first moment", *adapter_->first_moments());
+  sync_.VerifyReplicas("AdamW's second moment", *adapter_->second_moments());
+}
+
+std::vector<double> TokenLosses(const TokenBatch& batch, const Gpt& gpt,
+                                const Adapter* adapter,
+                                const Session& session) {
+  Communicator& data = session.mesh().data();
+  std::vector<double> losses(batch.tokens.size(), 0.0);
+  const std::vector<RecordRange> passes = CutIntoPasses(batch, kPassTokens);
+  for (size_t i = 0; i < passes.size(); ++i) {
+    if (static_cast<int>(i % static_cast<size_t>(data.size())) != data.rank()) {
+      continue;
+    }
+    std::vector<int64_t> place;
+    const Pass pass =
+        MakePass(session.device(), batch, passes[i], gpt.selection(), &place);
+    const std::vector<double> rows = gpt.Evaluate(pass, adapter);
+    for (size_t row = 0; row < rows.size(); ++row) {
+      if (place[row] >= 0) losses[static_cast<size_t>(place[row])] = rows[row];
+    }
+  }
+  // Each entry is set on one rank and zero on the others: the sum is exact.
+  data.AllReduceSum(absl::MakeSpan(losses), Purpose::kLoss);
+  return losses;
+}
+
+}  // namespace lorica
