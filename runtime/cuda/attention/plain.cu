@@ -107,7 +107,7 @@ __device__ void LoadKeys(const AttentionOperands& on, const Tile& tile,
 }
 
 template <int kD>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     PlainForwardKernel(const __grid_constant__ AttentionOperands on,
                        const __grid_constant__ SegmentTable table) {
   auto* q = reinterpret_cast<float*>(DynamicShared());
