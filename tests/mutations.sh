@@ -67,7 +67,7 @@ dX of a column-parallel layer not summed|model/plans.h|s/{Layout::kInvariant, La
 replicated factor's sum forgotten in training|parallel/grad_sync.cc|s/SumShared(shared, \*flat);/static_cast<void>(shared);/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 A taken for invariant in training|parallel/shard_spec.cc|s/return {Replicated(), Sharded(0/return {Invariant(), Sharded(0/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 a sum of its own for x A'|model/layers/lora_linear.cc|s/saved->xa = std::move(result.xa);/Tensor sum = ops::Convert(result.xa, DType::kF32); group_->AllReduceSum(\&sum, Purpose::kActivation); &/|model_parallel_traffic_test|TrafficTest.AnAdapterAddsNoCollectiveAndNoByteToAMicroBatch
-gradients summed every micro-batch|parallel/grad_sync.cc|s/  sum_.Add(ops::Convert/  data_->AllReduceSum(flat, Purpose::kAdapterGrad); &/|model_parallel_traffic_test|TrafficTest.AStepSumsAdapterGradientsOnceWhateverTheAccumulation
+gradients summed every micro-batch|parallel/grad_sync.cc|s/    part.sum.Add(Pack/    data_->AllReduceSum(flat, Purpose::kAdapterGrad); &/|model_parallel_traffic_test|TrafficTest.AStepSumsAdapterGradientsOnceWhateverTheAccumulation
 replicas drift unseen|parallel/grad_sync.cc|s/  for (const Shared& shared : shared_) verify(.*/  static_cast<void>(shared_);/|parallel_grad_sync_test|GradSyncDeathTest.AnyReplicaThatDiffersIsFatal
 threads for every core of the host|parallel/cpu_share.cc|s/std::max<std::ptrdiff_t>(1, sharers)/1/|parallel_cpu_share_test|CpuShareTest.AChosenBindingIsKept
 tensor groups torn apart|parallel/mesh.cc|s/return gains ? order : same;/return same;/|parallel_mesh_test|MeshTest.TensorGroupsStayOnAHostWhereTheyFit
