@@ -101,12 +101,12 @@ TEST(StopSignalsDeathTest, ASecondInterruptEndsAtOnce) {
 // A run of a tiny model, some of whose batches are no good.
 struct Bench {
   RunConfig config;
-  std::set<int64_t> bad;          // Global batches.
-  std::vector<int64_t> batches;   // As they were asked for.
-  std::vector<std::string> told;  // Anomalies.
-  std::vector<int64_t> saved;     // Steps.
-  std::vector<int64_t> counts;    // StepMetrics::anomalies.
-  bool rolled_back_exactly = false;
+  std::set<int64_t> bad;            // Global batches.
+  std::vector<int64_t> batches;     // As they were asked for.
+  std::vector<std::string> told;    // Anomalies.
+  std::vector<int64_t> saved;       // Steps.
+  std::vector<int64_t> counts;      // StepMetrics::anomalies.
+  bool rolled_back_exactly = true;  // Every time.
   int64_t wish_at = -1;  // The step after which rank `wisher` wants to stop.
   int wisher = 0;
   std::vector<int64_t> stopped;  // Wish and step.
@@ -164,7 +164,7 @@ absl::Status TrainRank(Bench* bench, std::unique_ptr<Communicator> world) {
                           [&](const std::string& what) {
                             if (!s.leads()) return absl::OkStatus();
                             bench->told.push_back(what);
-                            bench->rolled_back_exactly =
+                            bench->rolled_back_exactly &=
                                 (*adapter)->values()->ToHost<float>() == saved;
                             return absl::OkStatus();
                           }});
