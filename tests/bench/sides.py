@@ -81,7 +81,7 @@ threads: {self.options.threads // ranks}
         started = time.time()
         environment = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         process = subprocess.Popen(command, stdout=self.log(), stderr=subprocess.STDOUT, env=environment)
-        first_step, set_bytes = self.watch(process, directory / "metrics.jsonl")
+        first_step, set_bytes = self.watch(process, directory / "metrics.jsonl", work.name == "ranks")
         if process.returncode != 0:
             sys.exit(f"{' '.join(map(str, command))} failed:\n{(self.folder / 'stderr.txt').read_text()[-2000:]}")
         lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
@@ -105,8 +105,11 @@ threads: {self.options.threads // ranks}
 
         return (tokens - 1) / (wall(tokens) - wall(1))
 
-    def watch(self, process, metrics):
-        """Returns when the first step was reported and the largest sum of proportional set sizes seen."""
+    def watch(self, process, metrics, set_sizes):
+        """Returns when the first step was reported and the largest sum of proportional set sizes seen.
+
+        Asking for set sizes halts the process while its pages are counted, so it is done where they are wanted.
+        """
         first_step, set_bytes, looked = None, 0, 0.0
         while process.poll() is None:
             if first_step is None:
@@ -115,7 +118,7 @@ threads: {self.options.threads // ranks}
                 time.sleep(0.01)
             else:
                 time.sleep(0.2)
-            if time.time() - looked > 1:
+            if set_sizes and time.time() - looked > 1:
                 looked = time.time()
                 set_bytes = max(set_bytes, proportional_set_bytes(self.options.lorica.name))
         return first_step or time.time(), set_bytes
