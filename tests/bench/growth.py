@@ -75,7 +75,7 @@ adapter {{ rank: {run.rank} alpha: {2 * run.rank} {targets} }}
 data {{ train: "{options.data}" sequence_length: {run.length} }}
 train {{ steps: {options.steps} global_batch: {run.micro_batch * run.data} micro_batch: {run.micro_batch} }}
 mesh {{ data: {run.data} tensor: {run.tensor} }}
-checkpoint {{ directory: "{directory}" every_steps: 0 resume: NEVER }}
+checkpoint {{ directory: "{directory}" every_steps: 0 resume: "NEVER" }}
 threads: {max(1, options.threads // run.ranks)}
 """)
     launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(run.ranks)] if run.ranks > 1 else []
