@@ -18,10 +18,9 @@
 namespace lorica {
 namespace {
 
-constexpr int64_t kRows = 2;  // Of a golden micro-batch.
-
-Curve TrainRank(const Golden& golden, const RunConfig& config,
-                const Session& session) {
+// One rank's share of a run.
+Curve TrainRank(const Golden& golden, const std::string& adapter_name,
+                const RunConfig& config, const Session& session) {
   const auto base = OpenBaseModel(golden.model_path(), session);
   CHECK(base.ok()) << base.status().message();
   const DType dtype = config.model.dtype;
@@ -29,7 +28,7 @@ Curve TrainRank(const Golden& golden, const RunConfig& config,
       LoadGpt(*base, dtype,
               config.mesh.tensor_sequence ? kSequenceParallel : kTensorParallel,
               session);
-  const std::string directory = golden.adapter_path("adapter_all");
+  const std::string directory = golden.adapter_path(adapter_name);
   const auto peft = ReadPeftAdapter(directory);
   CHECK(peft.ok()) << peft.status().message();
   const auto adapter = LoadAdapter(*base, *peft, directory, dtype, session);
@@ -37,14 +36,14 @@ Curve TrainRank(const Golden& golden, const RunConfig& config,
   const std::vector<TokenBatch> batches =
       golden.micro_batches("curve_batch.safetensors");
   const auto batch_of = [&](int64_t row) -> const TokenBatch& {
-    return batches[static_cast<size_t>(row / kRows) % batches.size()];
+    return batches[static_cast<size_t>(row / kGoldenRows) % batches.size()];
   };
   Trainer trainer(
       config, session, *gpt, adapter->get(),
       [&](int64_t first, int64_t) { return batch_of(first); },
       [&](int64_t first, int64_t count) {
         int64_t targets = 0;
-        for (int64_t row = first; row < first + count; row += kRows) {
+        for (int64_t row = first; row < first + count; row += kGoldenRows) {
           targets += batch_of(row).num_targets;
         }
         return targets;
@@ -67,8 +66,8 @@ RunConfig GoldenRun(const MeshConfig& mesh, DType dtype) {
   config.mesh = mesh;
   config.model.dtype = dtype;
   config.train.steps = 10;
-  config.train.micro_batch = kRows;
-  config.train.global_batch = 2 * kRows;
+  config.train.micro_batch = kGoldenRows;
+  config.train.global_batch = 2 * kGoldenRows;
   config.train.learning_rate = 1e-2;
   config.train.schedule = Schedule::kConstant;
   config.train.warmup_steps = 0;
@@ -77,8 +76,8 @@ RunConfig GoldenRun(const MeshConfig& mesh, DType dtype) {
 }
 
 Curve TrainGolden(const std::function<std::unique_ptr<Device>(int rank)>& open,
-                  const RunConfig& config) {
-  const Golden golden("heads_9_3_tied_sharded");
+                  const RunConfig& config, const GoldenModel& model) {
+  const Golden golden(model.folder);
   std::mutex mutex;
   std::vector<Curve> curves;
   RunRanks(config.mesh.data * config.mesh.tensor,
@@ -88,7 +87,7 @@ Curve TrainGolden(const std::function<std::unique_ptr<Device>(int rank)>& open,
              const auto session = Session::Over(
                  std::move(device), std::move(world), Placement{}, config.mesh);
              ASSERT_TRUE(session.ok()) << session.status().message();
-             Curve curve = TrainRank(golden, config, **session);
+             Curve curve = TrainRank(golden, model.adapter, config, **session);
              const std::lock_guard<std::mutex> lock(mutex);
              curves.push_back(std::move(curve));
            });
@@ -100,10 +99,10 @@ Curve TrainGolden(const std::function<std::unique_ptr<Device>(int rank)>& open,
   return curves[0];
 }
 
-Curve TrainGoldenOnCpu(const RunConfig& config) {
+Curve TrainGoldenOnCpu(const RunConfig& config, const GoldenModel& model) {
   return TrainGolden(
       [](int) { return OpenCpuDevice({.allocation = Allocation::kDirect}); },
-      config);
+      config, model);
 }
 
 double Distance(const Curve& a, const Curve& b) {

@@ -2,8 +2,10 @@
 #ifndef LORICA_TESTS_LAUNCH_GOLDEN_TRAINING_H_
 #define LORICA_TESTS_LAUNCH_GOLDEN_TRAINING_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "launch/config/run_config.h"
@@ -22,15 +24,23 @@ struct Curve {
   std::vector<double> grad_norms;
 };
 
+// A golden model and its adapter.
+struct GoldenModel {
+  std::string folder = "heads_9_3_tied_sharded";
+  std::string adapter = "adapter_all";
+};
+
+inline constexpr int64_t kGoldenRows = 2;  // Of a golden micro-batch.
+
 // Ten steps of two micro-batches.
 RunConfig GoldenRun(const MeshConfig& mesh, DType dtype);
 
-// Trains an adapter on every linear layer of heads_9_3_tied_sharded, each rank
-// a thread. A rank that sees another curve fails the test.
+// Trains the adapter over the golden micro-batches, each rank a thread. A rank
+// that sees another curve fails the test.
 Curve TrainGolden(const std::function<std::unique_ptr<Device>(int rank)>& open,
-                  const RunConfig& config);
+                  const RunConfig& config, const GoldenModel& model = {});
 // On a CPU a rank.
-Curve TrainGoldenOnCpu(const RunConfig& config);
+Curve TrainGoldenOnCpu(const RunConfig& config, const GoldenModel& model = {});
 
 // The largest difference of a loss or norm; infinite where one misses steps.
 double Distance(const Curve& a, const Curve& b);
