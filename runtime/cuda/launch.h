@@ -30,8 +30,8 @@ enum class ScratchUse : uint8_t {
 // contents, in the order of the stream, until the next request of the same use.
 void* ScratchFor(Queue* queue, ScratchUse use, size_t bytes);
 
-// Fatal unless `error` is cudaSuccess. `kernel` is the address of the host's
-// stub of the kernel that was launched.
+// Fatal unless `error` is cudaSuccess. `kernel` is the function on the host
+// that stands for the kernel that was launched.
 void CheckLaunch(cudaError_t error, const void* kernel);
 
 // How many threads run a kernel. A grid of no blocks is not launched.
