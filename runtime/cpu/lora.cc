@@ -10,12 +10,16 @@ namespace {
 
 struct Products {
   using Queue = cpu::Queue;
+  static constexpr AdapterTerm kAdapterTerm = AdapterTerm::kLast;
 
   static void Matmul(Queue* queue, const MatmulArgs& args) {
     cpu::Matmul(queue, args);
   }
   static void Convert(Queue* queue, const View& x, float scale, const View& y) {
     cpu::Convert(queue, x, scale, y);
+  }
+  static void Add(Queue* queue, const View& x, const View& y) {
+    cpu::Add(queue, x, y);
   }
   static float* SumScratch(Queue* queue, int64_t count) {
     return queue->ScratchFor<float>(ScratchUse::kSum, count);

@@ -12,6 +12,7 @@ namespace {
 
 struct Products {
   using Queue = lorica::Queue;
+  static constexpr AdapterTerm kAdapterTerm = AdapterTerm::kFirst;
 
   static void Matmul(Queue* queue, const MatmulArgs& args) {
     cuda::Matmul(queue, args);
@@ -19,13 +20,12 @@ struct Products {
   static void Convert(Queue* queue, const View& x, float scale, const View& y) {
     cuda::Convert(queue, x, scale, y);
   }
+  static void Add(Queue* queue, const View& x, const View& y) {
+    cuda::Add(queue, x, y);
+  }
   static void* SumScratch(Queue* queue, int64_t count) {
     return ScratchFor(queue, ScratchUse::kSum,
                       static_cast<size_t>(count) * sizeof(float));
-  }
-  static bool AddLowRank(Queue*, const View&, const View&, const View&,
-                         const View&) {
-    return false;
   }
 };
 

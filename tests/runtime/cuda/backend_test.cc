@@ -66,6 +66,37 @@ TEST(CudaProductsTest, MatchTheirReferences) {
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
 }
 
+// 257 is no number of BF16: 256 + 1 stays 256 where the frozen product is
+// rounded before the adapter's 1 is added.
+TEST(CudaAdapterTest, IsAddedBeforeTheFrozenProductIsRounded) {
+  cuda_fakes::Reset({});
+  const std::unique_ptr<Device> device = OpenFakeGpu(Allocation::kDirect);
+  const auto matrix = [&](Shape shape, const std::vector<float>& values) {
+    return ops::Convert(Tensor::FromHost<float>(device.get(), shape, values),
+                        DType::kBF16);
+  };
+  const Tensor x = matrix({1, 2}, {256, 1});
+  const Tensor a = matrix({1, 2}, {0, 1});
+  const Tensor db = Tensor::Zeros(device.get(), {1, 1}, DType::kF32);
+  const std::vector<ops::LinearPart> parts = {{.weight = matrix({1, 2}, {1, 1}),
+                                               .b = matrix({1, 1}, {1}),
+                                               .db = db,
+                                               .scale = 1.0f}};
+  const ops::LoraForwardResult forward = ops::LoraForward(x, x, a, parts);
+  EXPECT_EQ(forward.y[0].ToFloats(), std::vector<float>{258});
+
+  Tensor da = Tensor::Zeros(device.get(), {1, 2}, DType::kF32);
+  const ops::LoraBackwardResult backward =
+      ops::LoraBackward({{matrix({1, 1}, {2})}}, x, forward.xa, a, &da, parts,
+                        ops::InputGrad::kWhole);
+  EXPECT_EQ(backward.dx.ToFloats(), (std::vector<float>{2, 4}));
+  const cuda::ScratchBlock& sum =
+      cuda::Of(device->queue())
+          ->scratch[static_cast<size_t>(cuda::ScratchUse::kSum)];
+  EXPECT_EQ(sum.bytes, 0u) << "one part needs no sum in F32";
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
 // More than both buffers hold, and small arrays in between; the host's memory
 // goes at once.
 TEST_P(CudaBackendTest, CopiesKeepTheirValues) {
