@@ -1,34 +1,76 @@
-// The adapted linear layer as a series of products, for tables that multiply
-// base and adapters apart: the same on every device but for who multiplies.
+// The adapted linear layer as a series of products, the same on every device
+// but for who multiplies.
 #ifndef LORICA_RUNTIME_LORA_PRODUCTS_H_
 #define LORICA_RUNTIME_LORA_PRODUCTS_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
 #include "runtime/backend.h"
+#include "runtime/check.h"
 
 namespace lorica {
 
-// When the adapter's term of a result is multiplied. Backward of F32 results is
-// the same sum either way.
-//
-//   kLast   The frozen product is rounded, then read, added to and rounded
-//           again; a sum that is rounded once is kept in F32.
-//   kFirst  The adapter's product, the smaller, is rounded, and the frozen
-//           product adds to it in F32 before it rounds.
-enum class AdapterTerm : uint8_t { kFirst, kLast };
+// a b' with b [N, K], or a b with b [K, N]; a [T, K].
+struct ProductTerm {
+  View a;
+  View b;
+};
 
-// `Products` has of its device, all static:
+// Parts of a fused weight: q, k and v at most.
+inline constexpr int64_t kMaxLinearParts = 4;
+
+// y [T, N] = the products of all terms, of form NT or NN.
+struct ProductSum {
+  MatmulForm form;
+  std::array<ProductTerm, kMaxLinearParts> frozen;
+  int64_t num_frozen = 0;
+  ProductTerm adapter;  // Of low rank; a is absent where there is none.
+  View y;
+};
+
+// For tables whose products have one term: the adapter's product, the smaller,
+// is rounded first, and the frozen product adds to it in F32 before it rounds.
+// Several frozen products are summed in F32 and rounded once.
 //
-//   Queue                                    the device's own type
-//   kAdapterTerm                             when it multiplies the adapter
-//   Matmul(queue, args), Convert(queue, x, scale, y), Add(queue, x, y)
-//   SumScratch(queue, count)                 count floats for a sum
-//   AddLowRank(queue, base, u, v, y)         y = base + u v, rounded once;
-//                                            false where it is not better than
-//                                            a product, and then nothing is
-//                                            done. Asked for with kLast.
+// `Products` has Matmul(queue, args), Convert(queue, x, scale, y),
+// Add(queue, x, y) and SumScratch(queue, count), count floats.
+template <typename Products, typename Queue>
+void SumApart(Queue* queue, const ProductSum& sum) {
+  const bool adapted = sum.adapter.a.present();
+  if (adapted) {
+    Products::Matmul(
+        queue,
+        {.form = sum.form, .a = sum.adapter.a, .b = sum.adapter.b, .y = sum.y});
+  }
+  View to = sum.y;
+  Update update = adapted ? Update::kAdd : Update::kAssign;
+  const bool wide = sum.num_frozen > 1 && sum.y.dtype != DType::kF32;
+  if (wide) {
+    to = {Products::SumScratch(queue, sum.y.elements()), DType::kF32,
+          sum.y.rows, sum.y.cols, sum.y.cols};
+    update = Update::kAssign;
+  }
+  for (int64_t i = 0; i < sum.num_frozen; ++i) {
+    const ProductTerm& term = sum.frozen[static_cast<size_t>(i)];
+    Products::Matmul(queue, {.form = sum.form,
+                             .a = term.a,
+                             .b = term.b,
+                             .y = to,
+                             .update = update});
+    update = Update::kAdd;
+  }
+  if (!wide) return;
+  if (adapted) {
+    Products::Add(queue, to, sum.y);
+  } else {
+    Products::Convert(queue, to, 1.0f, sum.y);
+  }
+}
+
+// `Products` has, all static: its device's Queue, Matmul(queue, args) and
+// Sum(queue, const ProductSum&).
 template <typename Products>
 class LoraProducts {
  public:
@@ -43,31 +85,37 @@ class LoraProducts {
                                .y = args.xa});
     }
     for (const LinearPart& part : args.parts) {
-      const bool adapted = part.b.present();
-      const bool first = adapted && kAdapterFirst;
-      if (first) AdapterOutput(queue, args.xa, part, Update::kAssign);
-      Products::Matmul(queue,
-                       {.form = MatmulForm::kNT,
-                        .a = args.x,
-                        .b = part.weight,
-                        .y = part.y,
-                        .update = first ? Update::kAdd : Update::kAssign});
-      if (adapted && !first) AdapterOutput(queue, args.xa, part, Update::kAdd);
+      ProductSum sum = {.form = MatmulForm::kNT, .y = part.y};
+      sum.frozen[0] = {args.x, part.weight};
+      sum.num_frozen = 1;
+      if (part.b.present()) sum.adapter = {RanksOf(args.xa, part), part.b};
+      Products::Sum(queue, sum);
     }
   }
 
   static void Backward(Queue* queue, const LoraBackwardArgs& args) {
     if (args.a.present()) AdapterGrads(queue, args);
-    if (args.dx.present()) InputGrad(queue, args);
-    if (args.adapter_dx.present()) {
-      AdapterInputGrad(queue, args, args.adapter_dx);
+    const ProductTerm adapter = {args.dxa, args.a};
+    const bool separate = args.adapter_dx.present();
+    if (args.dx.present()) {
+      CHECK_LE(args.parts.size, kMaxLinearParts);
+      ProductSum sum = {.form = MatmulForm::kNN, .y = args.dx};
+      for (const LinearPart& part : args.parts) {
+        sum.frozen[static_cast<size_t>(sum.num_frozen++)] = {part.y,
+                                                             part.weight};
+      }
+      if (args.a.present() && !separate) sum.adapter = adapter;
+      Products::Sum(queue, sum);
+    }
+    if (separate) {
+      Products::Matmul(queue, {.form = MatmulForm::kNN,
+                               .a = adapter.a,
+                               .b = adapter.b,
+                               .y = args.adapter_dx});
     }
   }
 
  private:
-  static constexpr bool kAdapterFirst =
-      Products::kAdapterTerm == AdapterTerm::kFirst;
-
   // The columns of xa or dxa that belong to an adapted part.
   static View RanksOf(const View& xa, const LinearPart& part) {
     View ranks = xa;
@@ -76,84 +124,6 @@ class LoraProducts {
     ranks.cols = part.b.cols;
     return ranks;
   }
-
-  // y = or += xa b' of one part.
-  static void AdapterOutput(Queue* queue, const View& xa,
-                            const LinearPart& part, Update update) {
-    Products::Matmul(queue, {.form = MatmulForm::kNT,
-                             .a = RanksOf(xa, part),
-                             .b = part.b,
-                             .y = part.y,
-                             .update = update});
-  }
-
-  // dx = the sum of the parts' dy W, plus dxa a where the adapters share dx.
-  static void InputGrad(Queue* queue, const LoraBackwardArgs& args) {
-    const bool shared = args.a.present() && !args.adapter_dx.present();
-    const bool first = shared && kAdapterFirst;
-    const bool last = shared && !kAdapterFirst;
-    if (first) AdapterInputGrad(queue, args, args.dx);
-    InputGradSum dx(queue, args.dx, first ? Update::kAdd : Update::kAssign,
-                    args.parts.size + (last ? 1 : 0));
-    for (const LinearPart& part : args.parts) dx.Add(part.y, part.weight);
-    if constexpr (!kAdapterFirst) {
-      if (last) return dx.FinishWith(args.dxa, args.a);
-    }
-    dx.Finish();
-  }
-
-  static void AdapterInputGrad(Queue* queue, const LoraBackwardArgs& args,
-                               const View& dx) {
-    Products::Matmul(
-        queue, {.form = MatmulForm::kNN, .a = args.dxa, .b = args.a, .y = dx});
-  }
-
-  // Assigns a sum of products to dx, or adds it. A sum of several terms is
-  // taken in F32 and rounded once.
-  class InputGradSum {
-   public:
-    InputGradSum(Queue* queue, const View& dx, Update update, int64_t terms)
-        : queue_(queue), dx_(dx), update_(update), sum_(dx), next_(update) {
-      if (terms > 1 && dx.dtype != DType::kF32) {
-        sum_ = {Products::SumScratch(queue, dx.elements()), DType::kF32,
-                dx.rows, dx.cols, dx.cols};
-        next_ = Update::kAssign;
-      }
-    }
-
-    // Adds a b.
-    void Add(const View& a, const View& b) {
-      Products::Matmul(queue_, {.form = MatmulForm::kNN,
-                                .a = a,
-                                .b = b,
-                                .y = sum_,
-                                .update = next_});
-      next_ = Update::kAdd;
-    }
-
-    // Adds the last term u v, of low rank.
-    void FinishWith(const View& u, const View& v) {
-      if (Products::AddLowRank(queue_, sum_, u, v, dx_)) return;
-      Add(u, v);
-      Finish();
-    }
-
-    void Finish() {
-      if (sum_.data == dx_.data) return;
-      if (update_ == Update::kAdd) {
-        Products::Add(queue_, sum_, dx_);
-      } else {
-        Products::Convert(queue_, sum_, 1.0f, dx_);
-      }
-    }
-
-   private:
-    Queue* queue_;
-    View dx_;
-    Update update_;
-    View sum_;
-    Update next_;  // Of the next term.
-  };
 
   // da, db and dxa.
   static void AdapterGrads(Queue* queue, const LoraBackwardArgs& args) {

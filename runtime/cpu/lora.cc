@@ -1,8 +1,11 @@
+#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
+#include "runtime/cpu/dense_products.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/queue.h"
-#include "runtime/cpu/thin_products.h"
 #include "runtime/lora_products.h"
 
 namespace lorica::cpu {
@@ -10,7 +13,6 @@ namespace {
 
 struct Products {
   using Queue = cpu::Queue;
-  static constexpr AdapterTerm kAdapterTerm = AdapterTerm::kLast;
 
   static void Matmul(Queue* queue, const MatmulArgs& args) {
     cpu::Matmul(queue, args);
@@ -24,14 +26,19 @@ struct Products {
   static float* SumScratch(Queue* queue, int64_t count) {
     return queue->ScratchFor<float>(ScratchUse::kSum, count);
   }
-  static bool AddLowRank(Queue* queue, const View& base, const View& u,
-                         const View& v, const View& y) {
-    if (y.dtype != DType::kBF16 || u.cols > kMaxThin ||
-        queue->bf16_products != Bf16Products::kNative) {
-      return false;
+  static void Sum(Queue* queue, const ProductSum& sum) {
+    std::array<ProductTerm, kMaxLinearParts + 1> terms;
+    std::copy_n(sum.frozen.begin(), sum.num_frozen, terms.begin());
+    int64_t size = sum.num_frozen;
+    if (sum.adapter.a.present()) {
+      terms[static_cast<size_t>(size++)] = sum.adapter;
     }
-    cpu::AddLowRank(queue, base, u, v, y);
-    return true;
+    const ArrayView<ProductTerm> all = {terms.data(), size};
+    if (IsDense(*queue, sum.form, all)) {
+      SumOfProducts(queue, sum.form, all, Update::kAssign, sum.y);
+    } else {
+      SumApart<Products>(queue, sum);
+    }
   }
 };
 

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "runtime/cpu/dense_products.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/queue.h"
 #include "runtime/cpu/thin_products.h"
@@ -160,12 +161,15 @@ void WidenedMatmul(Queue* queue, const MatmulArgs& args) {
 
 void Matmul(Queue* queue, const MatmulArgs& args) {
   if (args.y.elements() == 0) return;
+  const bool native = queue->bf16_products == Bf16Products::kNative;
+  const ProductTerm term = {args.a, args.b};
   if (args.form == MatmulForm::kNT && args.y.rows <= kMaxFewRows) {
     FewRowsMatmulNT(queue, args);
-  } else if (queue->bf16_products == Bf16Products::kNative && IsThin(args)) {
+  } else if (native && IsThin(args)) {
     ThinMatmul(queue, args);
-  } else if (args.a.dtype == DType::kBF16 &&
-             queue->bf16_products == Bf16Products::kWidened) {
+  } else if (args.scale == 1.0f && IsDense(*queue, args.form, {&term, 1})) {
+    SumOfProducts(queue, args.form, {&term, 1}, args.update, args.y);
+  } else if (args.a.dtype == DType::kBF16 && !native) {
     WidenedMatmul(queue, args);
   } else {
     queue->matmuls.Run(queue, args);

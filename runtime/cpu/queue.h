@@ -43,6 +43,7 @@ enum class ScratchUse : uint8_t {
   kPartials,   // Terms of a reduction, one per block or range.
   kOperands,   // Attention tiles packed for the products.
   kAttention,  // Attention tiles of each thread.
+  kPanels,     // Packed operands of each thread's dense products.
   kCount,
 };
 

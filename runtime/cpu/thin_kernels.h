@@ -11,17 +11,6 @@
 
 namespace lorica::cpu {
 
-// y = base + u v for some rows.
-struct LowRankUpdate {
-  View base;          // [T, N] F32 or BF16.
-  const uint32_t* u;  // [T, pairs]
-  const uint32_t* v;  // [pairs, v_stride], v_stride a multiple of 16.
-  int64_t pairs;
-  int64_t v_stride;
-  View y;  // [T, N] BF16.
-};
-void UpdateRows(const LowRankUpdate& update, Range rows);
-
 // y [T, S] = x w for some rows. Where S is at most 8, w holds two pairs of its
 // rows side by side: lane 2 s + p is pair p of column s.
 struct ThinProjection {

@@ -9,83 +9,8 @@
 namespace lorica::cpu {
 namespace {
 
-__m512 WidenHalves(__m256i halves) {
-  return _mm512_castsi512_ps(
-      _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
-
-__m512 LoadBase(const float* p, __mmask16 lanes) {
-  return _mm512_maskz_loadu_ps(lanes, p);
-}
-__m512 LoadBase(const uint16_t* p, __mmask16 lanes) {
-  return WidenHalves(_mm256_maskz_loadu_epi16(lanes, p));
-}
-
 void StoreHalves(uint16_t* p, __mmask16 lanes, __m512 v) {
   _mm256_mask_storeu_epi16(p, lanes, (__m256i)_mm512_cvtneps_pbh(v));
-}
-
-// kRows rows of `kVectors` vectors from column `col`; `lanes` are those of the
-// last vector that exist.
-template <int kRows, int kVectors, typename Base>
-inline void UpdateBlock(const LowRankUpdate& on, int64_t row, int64_t col,
-                        __mmask16 lanes) {
-  const auto* base =
-      static_cast<const Base*>(on.base.data) + row * on.base.row_stride + col;
-  __m512 sum[kRows][kVectors];
-#pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      sum[r][v] = LoadBase(base + r * on.base.row_stride + 16 * v,
-                           v + 1 == kVectors ? lanes : __mmask16{0xffff});
-    }
-  }
-  const uint32_t* u = on.u + row * on.pairs;
-  const uint32_t* right = on.v + col;
-  for (int64_t p = 0; p < on.pairs; ++p, right += on.v_stride) {
-    __m512bh v_pair[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      v_pair[v] = (__m512bh)_mm512_loadu_si512(right + 16 * v);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-      const auto left = (__m512bh)_mm512_set1_epi32(
-          static_cast<int32_t>(u[r * on.pairs + p]));
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] = _mm512_dpbf16_ps(sum[r][v], left, v_pair[v]);
-      }
-    }
-  }
-  auto* y = static_cast<uint16_t*>(on.y.data) + row * on.y.row_stride + col;
-#pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      StoreHalves(y + r * on.y.row_stride + 16 * v,
-                  v + 1 == kVectors ? lanes : __mmask16{0xffff}, sum[r][v]);
-    }
-  }
-}
-
-template <int kRows, typename Base>
-void UpdateRowsOf(const LowRankUpdate& on, int64_t row) {
-  int64_t col = 0;
-  for (; col + 64 <= on.y.cols; col += 64) {
-    UpdateBlock<kRows, 4, Base>(on, row, col, 0xffff);
-  }
-  for (; col < on.y.cols; col += 16) {
-    UpdateBlock<kRows, 1, Base>(on, row, col, FirstLanes(on.y.cols - col));
-  }
-}
-
-template <typename Base>
-void UpdateRange(const LowRankUpdate& on, Range rows) {
-  int64_t row = rows.begin;
-  for (; row + 4 <= rows.end; row += 4) UpdateRowsOf<4, Base>(on, row);
-  for (; row < rows.end; ++row) UpdateRowsOf<1, Base>(on, row);
 }
 
 // The `step` elements of a row of x from element k on, zero past its end, as a
@@ -216,14 +141,6 @@ void AddGradientBlock(const ThinGradient& on, int64_t first, int64_t col) {
 }
 
 }  // namespace
-
-void UpdateRows(const LowRankUpdate& update, Range rows) {
-  if (update.base.dtype == DType::kBF16) {
-    UpdateRange<uint16_t>(update, rows);
-  } else {
-    UpdateRange<float>(update, rows);
-  }
-}
 
 void ProjectRows(const ThinProjection& projection, Range rows) {
   if (projection.step == 4) {

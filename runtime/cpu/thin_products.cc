@@ -10,9 +10,9 @@
 namespace lorica::cpu {
 namespace {
 
-constexpr int64_t kVector = 16;     // Lanes.
-constexpr int64_t kNarrow = 8;      // Columns that share a vector with others.
-constexpr int64_t kUpdateRows = 4;  // Rows UpdateRows takes together.
+constexpr int64_t kVector = 16;      // Lanes.
+constexpr int64_t kNarrow = 8;       // Columns that share a vector with others.
+constexpr int64_t kProjectRows = 4;  // Rows ProjectRows takes together.
 
 int64_t PairsOf(int64_t n) { return (n + 1) / 2; }
 int64_t RoundUp(int64_t n, int64_t unit) {
@@ -77,27 +77,6 @@ Pairs RightPairs(const MatmulArgs& args) {
   return args.form == MatmulForm::kNT ? Pairs::kInRows : Pairs::kInColumns;
 }
 
-void AddProduct(Queue* queue, const View& base, const View& u, const View& v,
-                Pairs v_pairs, const View& y) {
-  const int64_t stride = RoundUp(y.cols, kVector);
-  LowRankUpdate update = {.base = base,
-                          .u = PackLines(queue, u, Pairs::kInRows, u.rows),
-                          .pairs = PairsOf(u.cols),
-                          .v_stride = stride,
-                          .y = y};
-  uint32_t* packed =
-      queue->ScratchFor<uint32_t>(ScratchUse::kWideB, update.pairs * stride);
-  for (int64_t p = 0; p < update.pairs; ++p) {
-    std::fill(packed + p * stride + y.cols, packed + (p + 1) * stride, 0u);
-  }
-  Pack(
-      v, v_pairs, [stride](int64_t p, int64_t i) { return p * stride + i; },
-      packed);
-  update.v = packed;
-  ParallelRanges(*queue, y.rows, kUpdateRows, y.elements(),
-                 [&](Range rows) { UpdateRows(update, rows); });
-}
-
 void Project(Queue* queue, const MatmulArgs& args) {
   const Pairs pairs = RightPairs(args);
   const int64_t cols = LinesOf(args.b, pairs);
@@ -124,7 +103,7 @@ void Project(Queue* queue, const MatmulArgs& args) {
         packed);
   }
   projection.w = packed;
-  ParallelRanges(*queue, args.y.rows, kUpdateRows, args.a.elements(),
+  ParallelRanges(*queue, args.y.rows, kProjectRows, args.a.elements(),
                  [&](Range rows) { ProjectRows(projection, rows); });
 }
 
@@ -156,26 +135,15 @@ bool IsThin(const MatmulArgs& args) {
     return add && args.y.dtype == DType::kF32 &&
            std::min(args.y.rows, args.y.cols) <= kMaxThin;
   }
-  if (add) {
-    return args.a.cols <= kMaxThin && args.scale == 1.0f &&
-           args.y.dtype == DType::kBF16;
-  }
-  return args.y.cols <= kMaxThin;
+  return !add && args.y.cols <= kMaxThin;
 }
 
 void ThinMatmul(Queue* queue, const MatmulArgs& args) {
   if (args.form == MatmulForm::kTN) {
     Gradient(queue, args);
-  } else if (args.update == Update::kAdd) {
-    AddProduct(queue, args.y, args.a, args.b, RightPairs(args), args.y);
   } else {
     Project(queue, args);
   }
-}
-
-void AddLowRank(Queue* queue, const View& base, const View& u, const View& v,
-                const View& y) {
-  AddProduct(queue, base, u, v, Pairs::kInColumns, y);
 }
 
 }  // namespace lorica::cpu

@@ -15,16 +15,11 @@ struct Queue;
 inline constexpr int64_t kMaxThin = 32;
 
 // Whether ThinMatmul computes this product: BF16 operands and
-//   y [m, n] = a b,           n thin: activations projected to the rank,
-//   y [m, n] += a b, BF16,    k thin: the adapter's share of a result, or
+//   y [m, n] = a b,           n thin: activations projected to the rank, or
 //   y [m, n] += scale a' b, F32, m or n thin: the gradient of a factor.
+// The third of an adapter, k thin, is a term of a sum (dense_products.h).
 bool IsThin(const MatmulArgs& args);
 void ThinMatmul(Queue* queue, const MatmulArgs& args);
-
-// y = base + u v rounded once: u [T, S] and v [S, N] BF16 with S at most
-// kMaxThin, base F32 or BF16, y BF16. base and y may be the same.
-void AddLowRank(Queue* queue, const View& base, const View& u, const View& v,
-                const View& y);
 
 }  // namespace lorica::cpu
 

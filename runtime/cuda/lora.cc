@@ -12,7 +12,6 @@ namespace {
 
 struct Products {
   using Queue = lorica::Queue;
-  static constexpr AdapterTerm kAdapterTerm = AdapterTerm::kFirst;
 
   static void Matmul(Queue* queue, const MatmulArgs& args) {
     cuda::Matmul(queue, args);
@@ -26,6 +25,9 @@ struct Products {
   static void* SumScratch(Queue* queue, int64_t count) {
     return ScratchFor(queue, ScratchUse::kSum,
                       static_cast<size_t>(count) * sizeof(float));
+  }
+  static void Sum(Queue* queue, const ProductSum& sum) {
+    SumApart<Products>(queue, sum);
   }
 };
 

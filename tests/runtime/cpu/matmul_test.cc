@@ -21,15 +21,16 @@ namespace {
 
 class MatmulTest : public ::testing::Test {
  protected:
-  MatmulArgs Dense(MatmulForm form, int64_t m, int64_t n, int64_t k,
-                   DType dtype, DType result) {
+  MatmulArgs Dense(MatmulForm form, int64_t m, int64_t n, int64_t k) {
     const bool a_transposed = form == MatmulForm::kTN;
     const bool b_transposed = form == MatmulForm::kNT;
     a_ = Tensor::Empty(device_.get(),
-                       {a_transposed ? k : m, a_transposed ? m : k}, dtype);
+                       {a_transposed ? k : m, a_transposed ? m : k},
+                       DType::kF32);
     b_ = Tensor::Empty(device_.get(),
-                       {b_transposed ? n : k, b_transposed ? k : n}, dtype);
-    y_ = Tensor::Empty(device_.get(), {m, n}, result);
+                       {b_transposed ? n : k, b_transposed ? k : n},
+                       DType::kF32);
+    y_ = Tensor::Empty(device_.get(), {m, n}, DType::kF32);
     return {.form = form, .a = a_.view(), .b = b_.view(), .y = y_.view()};
   }
 
@@ -44,12 +45,8 @@ class MatmulTest : public ::testing::Test {
 };
 
 // The blocked code reads plain row-major operands at 93 to 96 % of the
-// processor's peak; its fallback loses a few percent and, with BF16 results,
-// takes a scratch copy of the result.
+// processor's peak; its fallback loses a few percent.
 TEST_F(MatmulTest, DenseProductsRunInBlockedCode) {
-  if (queue()->bf16_products == cpu::Bf16Products::kWidened) {
-    GTEST_SKIP() << "this processor has no BF16 products";
-  }
   struct Shape3 {
     MatmulForm form;
     int64_t n;
@@ -62,20 +59,17 @@ TEST_F(MatmulTest, DenseProductsRunInBlockedCode) {
       {MatmulForm::kNN, 1536, 576}, {MatmulForm::kNT, 2048, 576},
       {MatmulForm::kNN, 576, 2048}};
   for (const auto& [form, n, k] : kShapes) {
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      for (const Update update : {Update::kAssign, Update::kAdd}) {
-        MatmulArgs args = Dense(form, 256, n, k, dtype, dtype);
-        args.update = update;
-        EXPECT_NE(cache().Implementation(args).find("brg"), std::string::npos)
-            << cache().Implementation(args) << " for " << n << " x " << k;
-      }
+    for (const Update update : {Update::kAssign, Update::kAdd}) {
+      MatmulArgs args = Dense(form, 256, n, k);
+      args.update = update;
+      EXPECT_NE(cache().Implementation(args).find("brg"), std::string::npos)
+          << cache().Implementation(args) << " for " << n << " x " << k;
     }
   }
 }
 
 TEST_F(MatmulTest, CompiledProductsAreReused) {
-  const MatmulArgs args =
-      Dense(MatmulForm::kNN, 16, 16, 16, DType::kF32, DType::kF32);
+  const MatmulArgs args = Dense(MatmulForm::kNN, 16, 16, 16);
   cache().Run(queue(), args);
   cache().Run(queue(), args);
   EXPECT_EQ(cache().size(), 1u);
@@ -87,8 +81,7 @@ TEST_F(MatmulTest, CompiledProductsAreReused) {
 
 TEST_F(MatmulTest, TheLatestProductsAreKept) {
   const auto run = [&](int64_t m) {
-    cache().Run(queue(),
-                Dense(MatmulForm::kNN, m, 8, 8, DType::kF32, DType::kF32));
+    cache().Run(queue(), Dense(MatmulForm::kNN, m, 8, 8));
   };
   const auto capacity = static_cast<int64_t>(cpu::MatmulCache::kCapacity);
   for (int64_t m = 1; m <= capacity + 20; ++m) run(m);
