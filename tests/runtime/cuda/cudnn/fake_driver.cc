@@ -1,13 +1,14 @@
 // As much of the CUDA driver as cuDNN needs to finish a plan without a device:
 // it may load compiled kernels and set their attributes; whatever asks for a
-// device or would run something fails as the toolkit's stub library does.
+// device or would run something fails, as it does in the library that the
+// toolkit has for linking alone.
 extern "C" {
 
 using Result = int;
 using Handle = void*;
 
 constexpr Result kNoDevice = 100;
-constexpr Result kStubLibrary = 34;
+constexpr Result kLinkLibrary = 34;
 
 Result cuInit(unsigned) { return 0; }
 Result cuDriverGetVersion(int* version) {
@@ -79,7 +80,7 @@ Result cuGetErrorString(Result, const char** text) {
   F(cuTensorMapEncodeTiled)
 
 #define LORICA_FAIL(name) \
-  Result name() { return kStubLibrary; }
+  Result name() { return kLinkLibrary; }
 LORICA_FAILING_CALLS(LORICA_FAIL)
 
 }  // extern "C"

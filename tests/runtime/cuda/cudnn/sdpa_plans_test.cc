@@ -126,7 +126,7 @@ SdpaGraph::SdpaGraph(const Architecture& architecture, const Heads& heads)
     : heads_(heads) {
   const std::string json = std::string(kCommonJson) + architecture.json + "}";
   auto properties = std::make_shared<fe::DeviceProperties>();
-  const auto read = properties->deserialize({json.begin(), json.end()});
+  auto read = properties->deserialize({json.begin(), json.end()});
   if (read.is_bad()) error_ = read.get_message();
   graph_.set_io_data_type(fe::DataType_t::BFLOAT16)
       .set_intermediate_data_type(fe::DataType_t::FLOAT)
