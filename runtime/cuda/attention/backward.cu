@@ -274,9 +274,7 @@ void RowDots(Queue* queue, const AttentionOperands& on) {
 
 void AttentionBackward(Queue* queue, const AttentionBackwardArgs& args) {
   const ArrayView<Segment>& segments = args.forward.segments;
-  ZeroUncovered(queue, segments, Side::kQueries, args.dq);
-  ZeroUncovered(queue, segments, Side::kKeys, args.dk);
-  ZeroUncovered(queue, segments, Side::kKeys, args.dv);
+  ZeroUncovered(queue, args);
   AttentionOperands on = OperandsOf(args.forward);
   on.dout = args.dout;
   on.dq = args.dq;

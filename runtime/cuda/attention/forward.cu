@@ -153,13 +153,7 @@ TileAccess AccessOf(const AttentionArgs& args) {
 }  // namespace
 
 void Attention(Queue* queue, const AttentionArgs& args) {
-  ZeroUncovered(queue, args.segments, Side::kQueries, args.out);
-  ForUncovered(args.segments, Side::kQueries, args.q.rows, [&](Range rows) {
-    View gap = args.lse;
-    gap.data = args.lse.As<float>() + rows.begin;
-    gap.cols = rows.size();
-    Fill(queue, gap, 0.0f);
-  });
+  ZeroUncovered(queue, args);
   if (args.q.dtype == DType::kF32) return PlainAttention(queue, args);
   const AttentionOperands on = OperandsOf(args);
   const TileAccess access = AccessOf(args);

@@ -6,14 +6,11 @@
 #ifndef LORICA_RUNTIME_CUDA_ATTENTION_SEGMENTS_CUH_
 #define LORICA_RUNTIME_CUDA_ATTENTION_SEGMENTS_CUH_
 
-#include <algorithm>
 #include <cstdint>
-#include <utility>
-#include <vector>
 
 #include "cuda_target.h"
 #include "runtime/backend.h"
-#include "runtime/cuda/kernels.h"
+#include "runtime/cuda/attention/uncovered.h"
 
 namespace lorica::cuda {
 
@@ -105,8 +102,6 @@ __device__ __forceinline__ Tile FindTile(const SegmentTable& table,
   return {segment, index - segment.first_tile, kv_head, group};
 }
 
-enum class Side : uint8_t { kQueries, kKeys };
-
 // Calls body(table) for the segments, cut in tiles of `tile` packed rows or
 // keys, as many at a time as a table holds.
 template <typename Body>
@@ -128,40 +123,6 @@ void ForSegmentTables(const ArrayView<Segment>& segments, Side side,
     }
   }
   if (table.count > 0) body(table);
-}
-
-// Calls body(rows) for the rows of [0, rows) that no segment covers.
-template <typename Body>
-void ForUncovered(const ArrayView<Segment>& segments, Side side, int64_t rows,
-                  const Body& body) {
-  std::vector<std::pair<int64_t, int64_t>> covered;
-  for (const Segment& s : segments) {
-    if (side == Side::kQueries) {
-      covered.emplace_back(s.first_query, s.first_query + s.num_queries);
-    } else {
-      covered.emplace_back(s.first_key, s.first_key + s.num_keys);
-    }
-  }
-  covered.emplace_back(rows, rows);
-  std::sort(covered.begin(), covered.end());
-  int64_t end = 0;
-  for (const auto& [first, last] : covered) {
-    if (first > end) body(Range{end, first});
-    end = std::max(end, last);
-  }
-}
-
-// Fills with zero the rows of `matrix` that no segment covers.
-inline void ZeroUncovered(Queue* queue, const ArrayView<Segment>& segments,
-                          Side side, const View& matrix) {
-  ForUncovered(segments, side, matrix.rows, [&](Range rows) {
-    View gap = matrix;
-    gap.data = matrix.As<char>() +
-               static_cast<size_t>(rows.begin * matrix.row_stride) *
-                   SizeOf(matrix.dtype);
-    gap.rows = rows.size();
-    Fill(queue, gap, 0.0f);
-  });
 }
 
 inline AttentionOperands OperandsOf(const AttentionArgs& args) {
