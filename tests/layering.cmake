@@ -19,6 +19,7 @@ set(floors_under_tests runtime parallel model launch configs tests)
 # A header, and the files that may include it (patterns).
 set(only_mpi.h "^parallel/mpi_communicator\\.cc$|^tests/bench/")
 set(only_nccl.h "^parallel/nccl_|^tests/support/cuda_fakes/")
+set(only_cudnn "^runtime/cuda/sdpa_cudnn\\.cc$|^tests/runtime/cuda/cudnn/")
 set(only_glog/logging.h "^runtime/check\\.h$")
 set(only_absl/flags/ "^launch/|^tests/")
 set(only_google/protobuf/ "^launch/|^tests/")
@@ -39,7 +40,7 @@ foreach(source ${sources})
     if(DEFINED floors_under_${top} AND NOT top IN_LIST floors_under_${floor})
       list(APPEND violations "${source} includes ${header}: ${top}/ is above ${floor}/")
     endif()
-    foreach(restricted mpi.h nccl.h glog/logging.h absl/flags/ google/protobuf/
+    foreach(restricted mpi.h nccl.h cudnn glog/logging.h absl/flags/ google/protobuf/
                        configs/ cuda_runtime gtest/)
       string(FIND ${header} ${restricted} position)
       if(position EQUAL 0 AND NOT source MATCHES "${only_${restricted}}")

@@ -55,6 +55,16 @@ void SquaredNorm(Queue* queue, View x, double* result) {
   CopyOut(queue, result, Of(queue)->norm, sizeof(*result));
 }
 
+void Attention(Queue* queue, const AttentionArgs& args) {
+  if (!Of(queue)->attention->Forward(queue, args)) cuda::Attention(queue, args);
+}
+
+void AttentionBackward(Queue* queue, const AttentionBackwardArgs& args) {
+  if (!Of(queue)->attention->Backward(queue, args)) {
+    cuda::AttentionBackward(queue, args);
+  }
+}
+
 constexpr Backend kCudaBackend = {
     .name = "cuda",
     .memory = Memory::kDevice,
@@ -75,8 +85,8 @@ constexpr Backend kCudaBackend = {
     .rope = cuda::Rope,
     .swiglu = cuda::Swiglu,
     .swiglu_backward = cuda::SwigluBackward,
-    .attention = cuda::Attention,
-    .attention_backward = cuda::AttentionBackward,
+    .attention = Attention,
+    .attention_backward = AttentionBackward,
     .gather_rows = cuda::GatherRows,
     .scatter_rows = cuda::ScatterRows,
     .dropout = cuda::Dropout,
@@ -146,6 +156,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
   const cudaError_t error = cudaSetDevice(options.index);
   if (error != cudaSuccess) return Failed(chosen.name.c_str(), error);
   auto queue = std::make_shared<cuda::StreamQueue>();
+  queue->attention->Choose(cuda::AttentionKernels::LORICA_CUDA_ATTENTION);
   auto allocator = std::make_unique<Allocator>(&kCudaBackend, queue.get(),
                                                options.allocation);
   return std::make_unique<Device>(&kCudaBackend, std::move(queue),

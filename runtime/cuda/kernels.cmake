@@ -3,6 +3,7 @@ set(LORICA_CUDA_KERNELS
   adamw.cu
   attention/backward.cu
   attention/forward.cu
+  attention/padded_stats.cu
   attention/plain.cu
   dropout.cu
   elementwise.cu

@@ -18,11 +18,14 @@ cudaStream_t StreamOf(Queue* queue);
 
 // Who uses a scratch block. Entries that call each other must differ here.
 enum class ScratchUse : uint8_t {
-  kLogits,     // A tile of logits.
-  kPartials,   // Terms of a reduction, one per block.
-  kRowDots,    // Attention: dout . out of every row and head.
-  kSum,        // A sum of products before it is rounded.
-  kWorkspace,  // The product library's.
+  kLogits,           // A tile of logits.
+  kPartials,         // Terms of a reduction, one per block.
+  kRowDots,          // Attention: dout . out of every row and head.
+  kForwardRecords,   // Attention by a library: where records are.
+  kBackwardRecords,  // The same of its gradient.
+  kPaddedStats,      // Attention by a library: its statistics.
+  kSum,              // A sum of products before it is rounded.
+  kWorkspace,        // A library's, during one call.
   kCount,
 };
 

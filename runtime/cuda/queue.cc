@@ -26,9 +26,12 @@ StreamQueue::StreamQueue() {
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   CUDA_CHECK(
       cudaMallocAsync(reinterpret_cast<void**>(&norm), sizeof(*norm), stream));
+  attention = std::make_unique<CudnnAttention>(stream);
 }
 
 StreamQueue::~StreamQueue() {
+  CUDA_CHECK(cudaStreamSynchronize(stream));
+  attention = nullptr;
   for (const ScratchBlock& block : scratch) {
     if (block.data != nullptr) CUDA_CHECK(cudaFreeAsync(block.data, stream));
   }

@@ -1,13 +1,15 @@
 // What the CUDA backend keeps from call to call: a stream, scratch memory,
-// pinned buffers and the products it has planned.
+// pinned buffers, and what it has planned of products and attention.
 #ifndef LORICA_RUNTIME_CUDA_QUEUE_H_
 #define LORICA_RUNTIME_CUDA_QUEUE_H_
 
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <memory>
 
 #include "runtime/backend.h"
+#include "runtime/cuda/cudnn_attention.h"
 #include "runtime/cuda/host_ring.h"
 #include "runtime/cuda/launch.h"
 #include "runtime/cuda/matmul.h"
@@ -34,6 +36,7 @@ struct StreamQueue : Queue {
   ScratchBlock scratch[static_cast<size_t>(ScratchUse::kCount)];
   HostRing ring;
   MatmulPlans matmuls;
+  std::unique_ptr<CudnnAttention> attention;
   double* norm = nullptr;  // On the device: a sum on its way to the host.
 };
 

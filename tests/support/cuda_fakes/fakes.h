@@ -1,6 +1,7 @@
-// What tests say to the stand-ins for the CUDA runtime, cuBLASLt and NCCL that
-// live beside this file. They define the libraries' functions behind the real
-// headers, in host memory and without a device.
+// What tests say to the stand-ins that live beside this file. Those for the
+// CUDA runtime, cuBLASLt and NCCL define the libraries' functions behind the
+// real headers, in host memory and without a device; the one for cuDNN's
+// attention stands behind runtime/cuda/sdpa.h.
 //
 // Nothing a stream is given runs before somebody waits for it, and then in an
 // order that the library would be free to take, chosen by a policy. Whatever
@@ -18,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -43,6 +45,9 @@ struct Settings {
   int compute_major = 9;
   size_t memory_bytes = size_t{1} << 30;  // Of all devices together.
   bool nccl_connects = true;              // Or ranks never find each other.
+  // What plans of cuDNN's attention ask for; lorica is built without it if
+  // absent.
+  std::optional<size_t> sdpa_workspace_bytes;
   double silence_seconds = 20;  // Without any progress, then a report.
 };
 

@@ -1,27 +1,80 @@
 // cuDNN's attention for the shapes of models, planned down to compiled kernels
 // by the real library for devices that are not here: their properties are
 // given as JSON and the driver is fake_driver.cc. Says whether cuDNN takes a
-// shape, with which engine and how much workspace; runs nothing.
-#include <cudnn_frontend.h>
+// shape, with which engine and how much workspace, and what a call is given;
+// runs nothing.
+#include <cuda_runtime_api.h>
+#include <cudnn_backend.h>
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <ostream>
 #include <string>
-#include <tuple>
 #include <vector>
 
-namespace lorica {
+#include "runtime/cuda/cudnn_attention.h"
+#include "runtime/cuda/sdpa_cudnn.h"
+
 namespace {
 
-namespace fe = cudnn_frontend;
-using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
+// What the last call was given. The library takes variant packs and does not
+// show them again.
+std::vector<int64_t> call_uids;
+std::vector<void*> call_pointers;
+void* call_workspace = nullptr;
+
+template <typename T>
+void Keep(int64_t count, const void* elements, std::vector<T>* to) {
+  const T* first = static_cast<const T*>(elements);
+  to->assign(first, first + count);
+}
+
+}  // namespace
+
+// In the place of cuDNN's own, which would reach a device; no_device.cc has the
+// CUDA runtime's.
+extern "C" {
+
+cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor,
+                                       cudnnBackendAttributeName_t name,
+                                       cudnnBackendAttributeType_t type,
+                                       int64_t count, const void* elements) {
+  if (name == CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS) {
+    Keep(count, elements, &call_uids);
+  } else if (name == CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS) {
+    Keep(count, elements, &call_pointers);
+  } else if (name == CUDNN_ATTR_VARIANT_PACK_WORKSPACE) {
+    call_workspace = *static_cast<void* const*>(elements);
+  }
+  static const auto next =
+      reinterpret_cast<decltype(&cudnnBackendSetAttribute)>(
+          dlsym(RTLD_NEXT, "cudnnBackendSetAttribute"));
+  return next(descriptor, name, type, count, elements);
+}
+
+cudnnStatus_t cudnnBackendExecute(cudnnHandle_t, cudnnBackendDescriptor_t,
+                                  cudnnBackendDescriptor_t) {
+  return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnGetStream(cudnnHandle_t, cudaStream_t* stream) {
+  *stream = nullptr;
+  return CUDNN_STATUS_SUCCESS;
+}
+
+}  // extern "C"
+
+namespace lorica::cuda {
+namespace {
 
 // A packed row: so many records of at most so many tokens.
 constexpr int64_t kRecords = 8;
-constexpr int64_t kTokens = 2048;
+constexpr int64_t kLongest = 2048;
+constexpr int64_t kTokens = 4096;
 
 struct Architecture {
   const char* name;
@@ -30,22 +83,24 @@ struct Architecture {
 };
 
 // From the data sheets; the heuristics need them roughly.
-constexpr Architecture kArchitectures[] = {
-    {"A100", 80,
-     R"("multiProcessorCount":108,"maxSharedMemoryPerBlockOptin":166912,)"
-     R"("totalGlobalMem":85094825984,"smClockRateKHz":1410000,)"
-     R"("memClockRateKHz":1593000,"l2CacheSize":41943040,"deviceVer":800,)"
-     R"("deviceName":"NVIDIA A100-SXM4-80GB")"},
-    {"H200", 90,
-     R"("multiProcessorCount":132,"maxSharedMemoryPerBlockOptin":232448,)"
-     R"("totalGlobalMem":150754820096,"smClockRateKHz":1980000,)"
-     R"("memClockRateKHz":3201000,"l2CacheSize":62914560,"deviceVer":900,)"
-     R"("deviceName":"NVIDIA H200")"},
-    {"B200", 100,
-     R"("multiProcessorCount":148,"maxSharedMemoryPerBlockOptin":232448,)"
-     R"("totalGlobalMem":191503138816,"smClockRateKHz":1965000,)"
-     R"("memClockRateKHz":3996000,"l2CacheSize":132644864,"deviceVer":1000,)"
-     R"("deviceName":"NVIDIA B200")"}};
+constexpr Architecture kA100 = {
+    "A100", 80,
+    R"("multiProcessorCount":108,"maxSharedMemoryPerBlockOptin":166912,)"
+    R"("totalGlobalMem":85094825984,"smClockRateKHz":1410000,)"
+    R"("memClockRateKHz":1593000,"l2CacheSize":41943040,"deviceVer":800,)"
+    R"("deviceName":"NVIDIA A100-SXM4-80GB")"};
+constexpr Architecture kH200 = {
+    "H200", 90,
+    R"("multiProcessorCount":132,"maxSharedMemoryPerBlockOptin":232448,)"
+    R"("totalGlobalMem":150754820096,"smClockRateKHz":1980000,)"
+    R"("memClockRateKHz":3201000,"l2CacheSize":62914560,"deviceVer":900,)"
+    R"("deviceName":"NVIDIA H200")"};
+constexpr Architecture kB200 = {
+    "B200", 100,
+    R"("multiProcessorCount":148,"maxSharedMemoryPerBlockOptin":232448,)"
+    R"("totalGlobalMem":191503138816,"smClockRateKHz":1965000,)"
+    R"("memClockRateKHz":3996000,"l2CacheSize":132644864,"deviceVer":1000,)"
+    R"("deviceName":"NVIDIA B200")"};
 
 constexpr char kCommonJson[] =
     R"({"maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],)"
@@ -60,202 +115,157 @@ struct Heads {
   int64_t kv_heads;
   int64_t head_dim;
 };
+// Of the models lorica trains, of larger ones and of GPT-like ones.
+constexpr Heads kHeads[] = {{9, 3, 64}, {32, 8, 128}, {32, 32, 96}};
 
-std::ostream& operator<<(std::ostream& out, const Architecture& a) {
-  return out << a.name;
+std::ostream& operator<<(std::ostream& out, const SdpaShape& shape) {
+  return out << shape.heads << " heads over " << shape.kv_heads << " of "
+             << shape.head_dim
+             << (shape.direction == Direction::kForward ? ", forward"
+                 : shape.order == SumOrder::kFixed      ? ", backward in order"
+                                                        : ", backward");
 }
-std::ostream& operator<<(std::ostream& out, const Heads& h) {
-  return out << h.heads << "over" << h.kv_heads << "of" << h.head_dim;
+
+std::unique_ptr<SdpaLibrary> LibraryFor(const Architecture& architecture) {
+  auto library = OpenSdpaFor(
+      {.sm = architecture.sm,
+       .properties = std::string(kCommonJson) + architecture.json + "}"});
+  if (library.ok()) return *std::move(library);
+  ADD_FAILURE() << std::string(library.status().message());
+  return nullptr;
 }
 
-struct Plan {
-  std::string error;  // Empty where there is a plan.
-  std::string engine;
-  int64_t workspace_bytes = -1;
-};
-
-// A graph of attention over ragged records, for one direction.
-class SdpaGraph {
- public:
-  SdpaGraph(const Architecture& architecture, const Heads& heads);
-
-  Plan PlanForward();
-  Plan PlanBackward();
-
- private:
-  Tensor Make(const char* name, std::vector<int64_t> dims,
-              std::vector<int64_t> strides, fe::DataType_t type,
-              Tensor offsets = nullptr);
-  Tensor Offsets(const char* name) {
-    return Make(name, {kRecords + 1, 1, 1, 1}, {1, 1, 1, 1},
-                fe::DataType_t::INT32);
+// Queries, keys and values are slices of one matrix.
+SdpaShape ShapeOf(const Heads& heads, Direction direction, SumOrder order) {
+  SdpaShape shape = {.direction = direction,
+                     .order = order,
+                     .heads = heads.heads,
+                     .kv_heads = heads.kv_heads,
+                     .head_dim = heads.head_dim,
+                     .records = kRecords,
+                     .longest = kLongest,
+                     .scale = 0.125f};
+  if (direction == Direction::kBackward) shape.tokens = kTokens;
+  const int64_t fused = (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
+  for (size_t i = 0; i < NumMatrices(direction); ++i) {
+    const SdpaMatrix matrix = kSdpaMatrices[i];
+    shape.row_strides[i] = matrix < SdpaMatrix::kOut ? fused
+                           : IsOfKeys(matrix) ? heads.kv_heads * heads.head_dim
+                                              : heads.heads * heads.head_dim;
   }
-  Tensor Lengths(const char* name) {
-    return Make(name, {kRecords, 1, 1, 1}, {1, 1, 1, 1}, fe::DataType_t::INT32);
+  return shape;
+}
+
+// The plan's engine and workspace, printed; null where there is none, with the
+// reason printed.
+std::unique_ptr<SdpaPlan> PlanOf(const Architecture& architecture,
+                                 const SdpaShape& shape) {
+  const std::unique_ptr<SdpaLibrary> library = LibraryFor(architecture);
+  auto plan = library->Plan(shape);
+  std::cout << architecture.name << ", " << shape << ": ";
+  if (!plan.ok()) {
+    std::cout << plan.status().message() << "\n";
+    return nullptr;
   }
-  std::vector<int64_t> Dims(int64_t heads) const {
-    return {kRecords, heads, kTokens, heads_.head_dim};
+  std::cout << (*plan)->engine() << ", workspace " << (*plan)->workspace_bytes()
+            << " bytes\n";
+  return *std::move(plan);
+}
+
+bool Serves(const SdpaPlan* plan) {
+  return plan != nullptr &&
+         plan->workspace_bytes() <= CudnnAttention::kMaxWorkspaceBytes;
+}
+
+TEST(SdpaPlansTest, ForwardServesEveryModelOnEveryArchitecture) {
+  for (const Architecture& architecture : {kA100, kH200, kB200}) {
+    for (const Heads& heads : kHeads) {
+      const SdpaShape shape =
+          ShapeOf(heads, Direction::kForward, SumOrder::kFixed);
+      EXPECT_TRUE(Serves(PlanOf(architecture, shape).get()));
+    }
   }
-  std::vector<int64_t> Strides(int64_t heads) const {
-    const int64_t row = heads * heads_.head_dim;
-    return {kTokens * row, heads_.head_dim, row, 1};
+}
+
+TEST(SdpaPlansTest, BackwardInAnyOrderServesEveryModelOnEveryArchitecture) {
+  for (const Architecture& architecture : {kA100, kH200, kB200}) {
+    for (const Heads& heads : kHeads) {
+      const SdpaShape shape =
+          ShapeOf(heads, Direction::kBackward, SumOrder::kAny);
+      EXPECT_TRUE(Serves(PlanOf(architecture, shape).get()));
+    }
   }
-  Tensor Rows(const char* name, int64_t heads, const Tensor& offsets) {
-    return Make(name, Dims(heads), Strides(heads), fe::DataType_t::BFLOAT16,
-                offsets);
+}
+
+// Where it does not, lorica's own kernels do.
+TEST(SdpaPlansTest, BackwardInAFixedOrderServesFromHopperOn) {
+  const SdpaShape shape =
+      ShapeOf(kHeads[1], Direction::kBackward, SumOrder::kFixed);
+  EXPECT_FALSE(Serves(PlanOf(kA100, shape).get()));
+  EXPECT_TRUE(Serves(PlanOf(kH200, shape).get()));
+  EXPECT_TRUE(Serves(PlanOf(kB200, shape).get()));
+}
+
+TEST(SdpaPlansTest, ShapesOutsideTheLibraryAreRefusedInWords) {
+  const std::unique_ptr<SdpaLibrary> library = LibraryFor(kH200);
+  for (const Heads& heads : {Heads{9, 4, 64}, Heads{8, 8, 60}}) {
+    const auto plan =
+        library->Plan(ShapeOf(heads, Direction::kForward, SumOrder::kFixed));
+    EXPECT_FALSE(plan.ok());
+    EXPECT_GT(plan.status().message().size(), 20u);
   }
-  void Result(const Tensor& tensor, int64_t heads, const Tensor& offsets);
-  template <typename Options>
-  Options Causal() const;
-  Plan Finish();
-
-  Heads heads_;
-  fe::graph::Graph graph_;
-  std::string error_;
-  int64_t next_uid_ = 1;
-  Tensor q_offsets_;
-  Tensor kv_offsets_;
-  Tensor q_lengths_;
-  Tensor kv_lengths_;
-  Tensor q_;
-  Tensor k_;
-  Tensor v_;
-};
-
-SdpaGraph::SdpaGraph(const Architecture& architecture, const Heads& heads)
-    : heads_(heads) {
-  const std::string json = std::string(kCommonJson) + architecture.json + "}";
-  auto properties = std::make_shared<fe::DeviceProperties>();
-  auto read = properties->deserialize({json.begin(), json.end()});
-  if (read.is_bad()) error_ = read.get_message();
-  graph_.set_io_data_type(fe::DataType_t::BFLOAT16)
-      .set_intermediate_data_type(fe::DataType_t::FLOAT)
-      .set_compute_data_type(fe::DataType_t::FLOAT);
-  graph_.set_device_properties(properties);
-  graph_.set_sm_version(architecture.sm);
-  q_offsets_ = Offsets("q offsets");
-  kv_offsets_ = Offsets("kv offsets");
-  q_lengths_ = Lengths("q lengths");
-  kv_lengths_ = Lengths("kv lengths");
-  q_ = Rows("q", heads.heads, q_offsets_);
-  k_ = Rows("k", heads.kv_heads, kv_offsets_);
-  v_ = Rows("v", heads.kv_heads, kv_offsets_);
 }
 
-Tensor SdpaGraph::Make(const char* name, std::vector<int64_t> dims,
-                       std::vector<int64_t> strides, fe::DataType_t type,
-                       Tensor offsets) {
-  auto attributes = fe::graph::Tensor_attributes()
-                        .set_name(name)
-                        .set_dim(std::move(dims))
-                        .set_stride(std::move(strides))
-                        .set_data_type(type)
-                        .set_uid(next_uid_++);
-  if (offsets != nullptr) attributes.set_ragged_offset(offsets);
-  return graph_.tensor(attributes);
-}
-
-void SdpaGraph::Result(const Tensor& tensor, int64_t heads,
-                       const Tensor& offsets) {
-  tensor->set_output(true)
-      .set_uid(next_uid_++)
-      .set_dim(Dims(heads))
-      .set_stride(Strides(heads))
-      .set_ragged_offset(offsets);
-}
-
-template <typename Options>
-Options SdpaGraph::Causal() const {
-  Options options;
-  options.set_attn_scale(0.125f);
-  options.set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT);
-  options.set_diagonal_band_right_bound(0);
-  options.set_padding_mask(true);
-  options.set_seq_len_q(q_lengths_);
-  options.set_seq_len_kv(kv_lengths_);
-  return options;
-}
-
-// Statistics are padded: ragged ones are refused backward before Hopper.
-Plan SdpaGraph::PlanForward() {
-  auto options = Causal<fe::graph::SDPA_attributes>();
-  options.set_name("forward").set_generate_stats(true);
-  auto [out, stats] = graph_.sdpa(q_, k_, v_, options);
-  Result(out, heads_.heads, q_offsets_);
-  stats->set_output(true)
-      .set_uid(next_uid_++)
-      .set_data_type(fe::DataType_t::FLOAT)
-      .set_dim({kRecords, heads_.heads, kTokens, 1})
-      .set_stride({heads_.heads * kTokens, kTokens, 1, 1});
-  return Finish();
-}
-
-Plan SdpaGraph::PlanBackward() {
-  const Tensor out = Rows("out", heads_.heads, q_offsets_);
-  const Tensor dout = Rows("dout", heads_.heads, q_offsets_);
-  const Tensor stats =
-      Make("stats", {kRecords, heads_.heads, kTokens, 1},
-           {heads_.heads * kTokens, kTokens, 1, 1}, fe::DataType_t::FLOAT);
-  auto options = Causal<fe::graph::SDPA_backward_attributes>();
-  options.set_name("backward");
-  options.set_max_total_seq_len_q(2 * kTokens);
-  options.set_max_total_seq_len_kv(2 * kTokens);
-  auto [dq, dk, dv] =
-      graph_.sdpa_backward(q_, k_, v_, out, dout, stats, options);
-  Result(dq, heads_.heads, q_offsets_);
-  Result(dk, heads_.kv_heads, kv_offsets_);
-  Result(dv, heads_.kv_heads, kv_offsets_);
-  return Finish();
-}
-
-Plan SdpaGraph::Finish() {
-  if (!error_.empty()) return {.error = error_};
-  auto status = graph_.validate();
-  if (status.is_good()) status = graph_.build_operation_graph();
-  if (status.is_good()) {
-    status = graph_.create_execution_plans({fe::HeurMode_t::A});
+// Every array has an address of its own, below those of the host's memory.
+// Whatever else a call is given is a number on the host or in the workspace.
+TEST(SdpaPlansTest, ACallIsGivenEveryArrayByItsNumber) {
+  for (const Direction direction :
+       {Direction::kForward, Direction::kBackward}) {
+    const auto plan =
+        PlanOf(kH200, ShapeOf(kHeads[0], direction, SumOrder::kAny));
+    ASSERT_NE(plan, nullptr);
+    constexpr uintptr_t kAddresses = 30;
+    const auto at = [](uintptr_t number) {
+      return reinterpret_cast<void*>(number << 40);
+    };
+    SdpaArrays arrays = {.lengths = static_cast<int32_t*>(at(1)),
+                         .stats = static_cast<float*>(at(2)),
+                         .workspace = at(3)};
+    std::map<int64_t, void*> expected = {
+        {static_cast<int64_t>(SdpaUid::kQueryLengths), at(1)},
+        {static_cast<int64_t>(SdpaUid::kKeyLengths), at(1)},
+        {static_cast<int64_t>(SdpaUid::kStats), at(2)}};
+    for (size_t i = 0; i < NumMatrices(direction); ++i) {
+      const auto number = static_cast<int64_t>(i);
+      arrays.matrices[i] = at(10 + i);
+      arrays.offsets[i] = static_cast<int32_t*>(at(20 + i));
+      expected[static_cast<int64_t>(SdpaUid::kMatrices) + number] = at(10 + i);
+      expected[static_cast<int64_t>(SdpaUid::kOffsets) + number] = at(20 + i);
+    }
+    const absl::Status status = plan->Run(arrays);
+    ASSERT_TRUE(status.ok()) << status.message();
+    const auto in_workspace = [&](const void* pointer) {
+      const auto offset = reinterpret_cast<uintptr_t>(pointer) -
+                          reinterpret_cast<uintptr_t>(arrays.workspace);
+      return offset <= plan->workspace_bytes();
+    };
+    EXPECT_TRUE(in_workspace(call_workspace));
+    ASSERT_EQ(call_uids.size(), call_pointers.size());
+    size_t given = 0;
+    for (size_t i = 0; i < call_uids.size(); ++i) {
+      const auto array = expected.find(call_uids[i]);
+      if (array == expected.end()) {
+        EXPECT_TRUE(in_workspace(call_pointers[i]) ||
+                    call_pointers[i] > at(kAddresses))
+            << call_uids[i];
+      } else {
+        EXPECT_EQ(call_pointers[i], array->second) << call_uids[i];
+        ++given;
+      }
+    }
+    EXPECT_EQ(given, expected.size());
   }
-  if (status.is_good()) status = graph_.check_support();
-  if (status.is_good()) {
-    status = graph_.build_plans(fe::BuildPlanPolicy_t::HEURISTICS_CHOICE);
-  }
-  if (status.is_bad()) return {.error = status.get_message()};
-  Plan plan;
-  (void)graph_.get_workspace_size(plan.workspace_bytes);
-  (void)graph_.get_plan_name(plan.engine);
-  return plan;
-}
-
-using Param = std::tuple<Architecture, Heads>;
-
-class SdpaPlansTest : public testing::TestWithParam<Param> {};
-
-TEST_P(SdpaPlansTest, AreFinalBothWays) {
-  const auto& [architecture, heads] = GetParam();
-  const auto expect_plan = [&](const char* direction, const Plan& plan) {
-    EXPECT_EQ(plan.error, "") << direction;
-    std::cout << architecture << " " << heads << " " << direction << ": "
-              << plan.engine << ", workspace " << plan.workspace_bytes
-              << " bytes\n";
-  };
-  expect_plan("forward", SdpaGraph(architecture, heads).PlanForward());
-  expect_plan("backward", SdpaGraph(architecture, heads).PlanBackward());
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Models, SdpaPlansTest,
-    testing::Combine(testing::ValuesIn(kArchitectures),
-                     testing::Values(Heads{9, 3, 64}, Heads{32, 8, 128},
-                                     Heads{32, 32, 96})),
-    [](const auto& test) {
-      return testing::PrintToString(std::get<0>(test.param)) + "_" +
-             testing::PrintToString(std::get<1>(test.param));
-    });
-
-TEST(SdpaPlansRefusalTest, HeadsThatDoNotDivideAreRefusedInWords) {
-  EXPECT_NE(SdpaGraph(kArchitectures[1], {9, 4, 64}).PlanForward().error, "");
-  EXPECT_NE(SdpaGraph(kArchitectures[1], {8, 8, 60}).PlanForward().error, "");
 }
 
 }  // namespace
-}  // namespace lorica
+}  // namespace lorica::cuda

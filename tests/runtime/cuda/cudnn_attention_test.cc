@@ -1,0 +1,242 @@
+// Attention of the CUDA table where a library computes it: what the library is
+// told of records, offsets and statistics, in every order that streams are free
+// to take. The library is a stand-in that reads what it is told as cuDNN is
+// documented to; cudnn/sdpa_plans_test.cc has the real one.
+#include "runtime/cuda/cudnn_attention.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/cuda/queue.h"
+#include "runtime/ops.h"
+#include "tests/support/cuda_fakes/fakes.h"
+#include "tests/support/op_cases.h"
+
+namespace lorica {
+namespace {
+
+using cuda::AttentionKernels;
+using cuda::CudnnAttention;
+using cuda_fakes::Policy;
+using testing::IsEmpty;
+
+constexpr size_t kWorkspaceBytes = 1000;
+
+std::unique_ptr<Device> OpenFakeGpu() {
+  absl::StatusOr<std::unique_ptr<Device>> device =
+      OpenCudaDevice({.allocation = Allocation::kDirect});
+  if (device.ok()) return *std::move(device);
+  ADD_FAILURE() << std::string(device.status().message());
+  return nullptr;
+}
+
+CudnnAttention& AttentionOf(const Device& device) {
+  return *cuda::Of(device.queue())->attention;
+}
+
+void ExpectMatch(const OpCase& op_case, Device* device) {
+  SCOPED_TRACE(op_case.entry + "/" + op_case.name);
+  const std::vector<OpExpectation> expected = op_case.expect();
+  const PreparedOp op = op_case.prepare(device);
+  op.run();
+  ASSERT_EQ(op.results.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(FirstDeviation(expected[i], op.results[i].value), "");
+  }
+}
+
+// The cases of attention and its gradient with these names.
+std::vector<OpCase> CasesNamed(const std::set<std::string>& names) {
+  std::vector<OpCase> cases;
+  for (OpCase& op_case : OpCases()) {
+    const bool attention = op_case.entry.rfind("attention", 0) == 0;
+    if (attention && names.count(op_case.name) > 0) {
+      cases.push_back(std::move(op_case));
+    }
+  }
+  EXPECT_EQ(cases.size(), 2 * names.size());
+  return cases;
+}
+
+// How many of the cases the library computes; all must match.
+int64_t CallsFor(const std::set<std::string>& names, AttentionKernels kernels) {
+  const std::unique_ptr<Device> device = OpenFakeGpu();
+  AttentionOf(*device).Choose(kernels);
+  for (const OpCase& op_case : CasesNamed(names)) {
+    ExpectMatch(op_case, device.get());
+  }
+  const int64_t calls = AttentionOf(*device).calls();
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  return calls;
+}
+
+class CudnnAttentionTest : public testing::TestWithParam<Policy> {};
+
+INSTANTIATE_TEST_SUITE_P(Policies, CudnnAttentionTest,
+                         testing::ValuesIn(cuda_fakes::kPolicies),
+                         testing::PrintToStringParamName());
+
+// One after another on one device, so that records, statistics and workspace
+// of one lie where those of the last were.
+TEST_P(CudnnAttentionTest, MatchesItsReferenceWhateverTheRecords) {
+  cuda_fakes::Reset(
+      {.policy = GetParam(), .sdpa_workspace_bytes = kWorkspaceBytes});
+  const std::set<std::string> names = {"OneTokenBf16", "GroupsOfThreeBf16",
+                                       "PackedRecordsBf16", "HeadOf128Bf16",
+                                       "RowsOfNoSegmentBf16"};
+  EXPECT_EQ(CallsFor(names, AttentionKernels::kCudnn), 10);
+}
+
+TEST(CudnnAttentionChoiceTest, OtherShapesAreComputedByOwnKernels) {
+  cuda_fakes::Reset({.sdpa_workspace_bytes = kWorkspaceBytes});
+  const std::set<std::string> names = {"OneTokenF32", "HeadOfTwoBf16",
+                                       "OneTokenBf16Strided", "DecodeFourBf16",
+                                       "ReversedSegmentsBf16"};
+  EXPECT_EQ(CallsFor(names, AttentionKernels::kCudnn), 0);
+}
+
+TEST(CudnnAttentionChoiceTest, OwnKernelsCanBeChosen) {
+  cuda_fakes::Reset({.sdpa_workspace_bytes = kWorkspaceBytes});
+  EXPECT_EQ(CallsFor({"OneTokenBf16"}, AttentionKernels::kOwn), 0);
+}
+
+TEST(CudnnAttentionChoiceTest, WithoutTheLibraryOwnKernelsServe) {
+  cuda_fakes::Reset({});
+  EXPECT_EQ(CallsFor({"OneTokenBf16"}, AttentionKernels::kCudnn), 0);
+}
+
+TEST(CudnnAttentionChoiceTest, APlanThatWantsTooMuchMemoryIsNotUsed) {
+  cuda_fakes::Reset(
+      {.sdpa_workspace_bytes = CudnnAttention::kMaxWorkspaceBytes + 1});
+  EXPECT_EQ(CallsFor({"OneTokenBf16"}, AttentionKernels::kCudnn), 0);
+}
+
+// There the library has gradients in any order alone.
+TEST(CudnnAttentionChoiceTest, OrderOfSumsIsFixedUnlessChosenOtherwise) {
+  cuda_fakes::Reset(
+      {.compute_major = 8, .sdpa_workspace_bytes = kWorkspaceBytes});
+  EXPECT_EQ(CallsFor({"OneTokenBf16"}, AttentionKernels::kCudnn), 1);
+  EXPECT_EQ(CallsFor({"OneTokenBf16"}, AttentionKernels::kCudnnAnyOrder), 2);
+}
+
+// Queries, keys and values as slices of one matrix, or in matrices of their
+// own.
+class Rows {
+ public:
+  static constexpr int64_t kTokens = 150;
+  static constexpr int64_t kHeadDim = 16;
+  static constexpr int64_t kQueryCols = 4 * kHeadDim;
+  static constexpr int64_t kKeyCols = 2 * kHeadDim;
+
+  explicit Rows(Device* device) {
+    const int64_t cols = kQueryCols + 2 * kKeyCols;
+    std::vector<BFloat16> values;
+    for (int64_t i = 0; i < kTokens * cols; ++i) {
+      values.emplace_back(static_cast<float>(i * 37 % 101 - 50) / 32.0f);
+    }
+    const Tensor whole =
+        Tensor::FromHost<BFloat16>(device, {kTokens, cols}, values);
+    q_ = whole.Cols({0, kQueryCols});
+    k_ = whole.Cols({kQueryCols, kQueryCols + kKeyCols});
+    v_ = whole.Cols({kQueryCols + kKeyCols, cols});
+  }
+  Rows Apart() const {
+    Rows rows = *this;
+    for (Tensor* slice : {&rows.q_, &rows.k_, &rows.v_}) {
+      Tensor copy = Tensor::Empty(slice->device(), {kTokens, slice->cols()},
+                                  DType::kBF16);
+      ops::ConvertInto(*slice, 1.0f, &copy);
+      *slice = copy;
+    }
+    return rows;
+  }
+  ops::AttentionResult Attend(const std::vector<Segment>& segments) const {
+    return ops::Attention(q_, k_, v_, segments, kShape);
+  }
+  // With the queries as the output's gradient.
+  ops::AttentionGrads Gradients(const ops::AttentionResult& result,
+                                const std::vector<Segment>& segments) const {
+    return ops::AttentionBackward(q_, q_, k_, v_, result, segments, kShape);
+  }
+
+ private:
+  static constexpr ops::AttentionShape kShape = {.head_dim = kHeadDim,
+                                                 .scale = 0.25f};
+
+  Tensor q_;
+  Tensor k_;
+  Tensor v_;
+};
+
+Segment Record(int64_t first, int64_t tokens) {
+  return {first, tokens, first, tokens};
+}
+
+TEST_P(CudnnAttentionTest, RecordsThatChangeAreToldAnew) {
+  cuda_fakes::Reset(
+      {.policy = GetParam(), .sdpa_workspace_bytes = kWorkspaceBytes});
+  const std::unique_ptr<Device> device = OpenFakeGpu();
+  const Rows rows(device.get());
+  const std::vector<Segment> one = {Record(0, 70), Record(70, 80)};
+  const std::vector<Segment> other = {Record(0, 90), Record(90, 60)};
+  const auto first = rows.Attend(one);
+  const auto second = rows.Attend(other);
+  const auto again = rows.Attend(one);
+  EXPECT_NE(second.lse.ToFloats(), first.lse.ToFloats());
+  EXPECT_EQ(again.lse.ToFloats(), first.lse.ToFloats());
+  EXPECT_EQ(again.out.ToFloats(), first.out.ToFloats());
+  EXPECT_EQ(AttentionOf(*device).calls(), 3);
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
+TEST(CudnnAttentionRowsTest, SlicesOfAMatrixHaveTheBitsOfMatricesOfTheirOwn) {
+  cuda_fakes::Reset({.sdpa_workspace_bytes = kWorkspaceBytes});
+  const std::unique_ptr<Device> device = OpenFakeGpu();
+  const std::vector<Segment> segments = {Record(0, 70), Record(75, 70)};
+  const Rows slices(device.get());
+  const Rows apart = slices.Apart();
+  const auto expected = apart.Attend(segments);
+  const auto got = slices.Attend(segments);
+  EXPECT_EQ(got.out.ToFloats(), expected.out.ToFloats());
+  EXPECT_EQ(got.lse.ToFloats(), expected.lse.ToFloats());
+  const auto expected_grads = apart.Gradients(expected, segments);
+  const auto got_grads = slices.Gradients(got, segments);
+  EXPECT_EQ(got_grads.dq.ToFloats(), expected_grads.dq.ToFloats());
+  EXPECT_EQ(got_grads.dk.ToFloats(), expected_grads.dk.ToFloats());
+  EXPECT_EQ(got_grads.dv.ToFloats(), expected_grads.dv.ToFloats());
+  EXPECT_EQ(AttentionOf(*device).calls(), 4);
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
+TEST(CudnnAttentionPlansTest, SimilarRecordsShareAPlan) {
+  cuda_fakes::Reset({.sdpa_workspace_bytes = kWorkspaceBytes});
+  const std::unique_ptr<Device> device = OpenFakeGpu();
+  const Rows rows(device.get());
+  rows.Attend({Record(0, 70), Record(70, 80)});
+  rows.Attend({Record(0, 95), Record(95, 2)});
+  EXPECT_EQ(AttentionOf(*device).plans(), 1u);
+  rows.Attend({Record(0, 70), Record(70, 70), Record(140, 10)});
+  EXPECT_EQ(AttentionOf(*device).plans(), 2u);
+  rows.Attend({Record(0, 70), Record(70, 30), Record(100, 20), Record(120, 9)});
+  EXPECT_EQ(AttentionOf(*device).plans(), 2u);
+  rows.Attend({Record(0, 97), Record(97, 2)});
+  EXPECT_EQ(AttentionOf(*device).plans(), 3u);
+}
+
+TEST(CudnnAttentionPlansTest, SizesAreRoundedUpByHalfAtMost) {
+  for (int64_t value = 1; value < 5000; ++value) {
+    const int64_t rounded = cuda::RoundedUp(value);
+    EXPECT_GE(rounded, value);
+    EXPECT_LT(2 * rounded, 3 * value + 2);
+    EXPECT_EQ(cuda::RoundedUp(rounded), rounded);
+  }
+}
+
+}  // namespace
+}  // namespace lorica
