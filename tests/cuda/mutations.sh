@@ -13,6 +13,11 @@ trap 'rm -rf "$scratch"' EXIT
 binary=tests/runtime/cuda/runtime_cuda_kernel_races
 objects=tests/support/cuda_sim/CMakeFiles/lorica_cuda_sim_checked_kernels.dir
 
+# The object of a source that the tests are linked with.
+object_of() {
+  ninja -C "$build" -t query "$binary" | grep -o "$objects.*/$1.o" | head -1
+}
+
 # The entries whose tests see a file.
 entries_of() {
   case $1 in
@@ -26,13 +31,18 @@ entries_of() {
   esac
 }
 
-# The kernel sources that a file is part of.
+# The kernel sources that a file is part of, as the compiler found them.
 sources_of() {
-  case $1 in
-    *.cu) echo "$1" ;;
-    */tiles.cuh) echo runtime/cuda/attention/{forward,backward}.cu ;;
-    *) echo runtime/cuda/{elementwise,norm,logits}.cu ;;
-  esac
+  local source
+  if [[ $1 == *.cu ]]; then
+    echo "$1"
+    return
+  fi
+  for source in $(cd "$root" && ls runtime/cuda/*.cu runtime/cuda/attention/*.cu); do
+    if ninja -C "$build" -t deps "$(object_of "$source")" | grep -q "/$1$"; then
+      echo "$source"
+    fi
+  done
 }
 
 # Compiles the sources with the changed copy in front and links the binary.
@@ -41,7 +51,7 @@ build_mutant() {
   link=$(ninja -C "$build" -t commands "$binary" | tail -1)
   link=${link% && cd *}
   for source in $(sources_of "$file"); do
-    object=$(ninja -C "$build" -t query "$binary" | grep -o "$objects.*/$source.o" | head -1)
+    object=$(object_of "$source")
     command=$(ninja -C "$build" -t commands "$object" | tail -1)
     command=${command/-I/-I$scratch -I}
     command=${command/$root\/$source/$( [[ $file == "$source" ]] && echo "$scratch" || echo "$root")\/$source}

@@ -125,6 +125,8 @@ void AddPackedThinCases(OpCaseList* list) {
         {MatmulForm::kTN, 136, rank, 200, kB, kF, Layout2d::kDense, 0.5}};
     for (const ProductCase& c : cases) list->push_back(CaseOf(c));
   }
+  // So wide that its depth of three tiles is not cut.
+  list->push_back(CaseOf({MatmulForm::kTN, 8, 8200, 130, kB, kF}));
 }
 
 }  // namespace
