@@ -29,6 +29,8 @@ endfunction()
 
 # What the thread sanitizer needs built: the tests labelled `threads`.
 add_custom_target(thread_tests)
+# What the preset cuda-sim builds: the tests labelled `cuda`.
+add_custom_target(cuda_tests)
 
 # lorica_test(path/name_test.cc [LABELS ...] [LIBS ...]): one binary per test
 # file, named after its path, so that a crash names the file.
@@ -51,6 +53,9 @@ function(lorica_test source)
   endif()
   if("threads" IN_LIST ARG_LABELS)
     add_dependencies(thread_tests ${target})
+  endif()
+  if("cuda" IN_LIST ARG_LABELS)
+    add_dependencies(cuda_tests ${target})
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
