@@ -50,7 +50,8 @@ absl::Status CheckOwn(const std::string& uuid, const std::string& name,
   return absl::OkStatus();
 }
 
-absl::StatusOr<ChosenDevice> OpenGpu(const Placement& placement,
+absl::StatusOr<ChosenDevice> OpenGpu(const std::string& product_choices,
+                                     const Placement& placement,
                                      Communicator& world) {
   std::vector<CudaDevice> devices;
   LORICA_ASSIGN_OR_RETURN(const int index,
@@ -60,21 +61,29 @@ absl::StatusOr<ChosenDevice> OpenGpu(const Placement& placement,
       Agree(CheckOwn(mine.uuid, mine.name, placement,
                      static_cast<int>(devices.size()), world),
             world));
-  absl::StatusOr<std::unique_ptr<Device>> device =
-      OpenCudaDevice({.index = index});
+  absl::StatusOr<std::unique_ptr<Device>> device = OpenCudaDevice(
+      {.index = index,
+       .product_choices = product_choices,
+       .missing = world.rank() == 0 ? CudaOptions::Missing::kMeasured
+                                    : CudaOptions::Missing::kUnmeasured});
   LORICA_RETURN_IF_ERROR(Agree(device.status(), world));
   return ChosenDevice{.device = *std::move(device), .gpu = mine.name};
 }
 
 }  // namespace
 
-absl::StatusOr<ChosenDevice> OpenDevice(DeviceKind kind,
+absl::StatusOr<ChosenDevice> OpenDevice(const DeviceOptions& options,
                                         const Placement& placement,
                                         const CpuOptions& cpu,
                                         Communicator& world) {
-  if (kind != DeviceKind::kCpu) {
-    absl::StatusOr<ChosenDevice> gpu = OpenGpu(placement, world);
-    if (gpu.ok() || kind == DeviceKind::kCuda) return gpu;
+  if (options.kind != DeviceKind::kCpu) {
+    absl::StatusOr<ChosenDevice> gpu =
+        OpenGpu(options.product_choices, placement, world);
+    // A file that is wrong is no reason to compute elsewhere.
+    if (gpu.ok() || options.kind == DeviceKind::kCuda ||
+        absl::IsInvalidArgument(gpu.status())) {
+      return gpu;
+    }
   }
   return ChosenDevice{.device = OpenCpuDevice(cpu)};
 }

@@ -13,6 +13,11 @@
 
 namespace lorica {
 
+struct DeviceOptions {
+  DeviceKind kind = DeviceKind::kAuto;
+  std::string product_choices;  // Of a GPU; a file, or empty.
+};
+
 struct ChosenDevice {
   std::unique_ptr<Device> device;
   std::string gpu;  // Its name; empty for the CPU.
@@ -20,10 +25,11 @@ struct ChosenDevice {
 
 // Called by all ranks, agreed on by all. A rank takes the GPU of its number
 // among the ranks of its host; where the launcher shows each rank fewer, the
-// numbers start over. kAuto takes GPUs if every rank has one of its own.
+// numbers start over. kAuto takes GPUs if every rank has one of its own. Rank 0
+// measures the products that the file of choices lacks.
 // Errors, with kCuda: this build has no CUDA, a rank has no GPU, two ranks
-// would share one.
-absl::StatusOr<ChosenDevice> OpenDevice(DeviceKind kind,
+// would share one; where there are GPUs: the file of choices.
+absl::StatusOr<ChosenDevice> OpenDevice(const DeviceOptions& options,
                                         const Placement& placement,
                                         const CpuOptions& cpu,
                                         Communicator& world);

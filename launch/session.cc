@@ -146,8 +146,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Over(
 }
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Open(
-    const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
-    int threads) {
+    const MpiEnvironment& mpi, const MeshConfig& mesh,
+    const DeviceOptions& device, int threads) {
   auto watchdog =
       std::make_unique<Watchdog>(absl::Seconds(mesh.timeout_seconds),
                                  [] { return StopSignals::Received() != 0; });

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "launch/config/run_config.h"
+#include "launch/device_choice.h"
 #include "parallel/mesh.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/watchdog.h"
@@ -27,8 +27,8 @@ class Session {
   // this rank's share of its host, see cpu_share.h; the calling thread is bound
   // to the share where the launcher left that open.
   static absl::StatusOr<std::unique_ptr<Session>> Open(
-      const MpiEnvironment& mpi, const MeshConfig& mesh, DeviceKind device,
-      int threads);
+      const MpiEnvironment& mpi, const MeshConfig& mesh,
+      const DeviceOptions& device, int threads);
   // Of ranks that exist already, such as the threads of a test; unwatched.
   static absl::StatusOr<std::unique_ptr<Session>> Over(
       std::unique_ptr<Communicator> world, const Placement& placement,

@@ -72,12 +72,20 @@ struct CudaDevice {
 absl::StatusOr<std::vector<CudaDevice>> ListCudaDevices();
 
 struct CudaOptions {
+  // Whether a product that product_choices lacks is measured and added.
+  enum class Missing : uint8_t { kUnmeasured, kMeasured };
+
   int index = 0;  // Of ListCudaDevices.
   Allocation allocation = Allocation::kPool;
+  // A file of the fastest algorithms for products, see
+  // runtime/cuda/product_choices.h; empty: what the library proposes.
+  std::string product_choices;
+  Missing missing = Missing::kUnmeasured;
 };
 
 // The calling thread becomes the device's thread. Errors: those of
-// ListCudaDevices; no such GPU; one that is too old.
+// ListCudaDevices; no such GPU; one that is too old; InvalidArgument: the file
+// of product choices.
 absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
     const CudaOptions& options);
 

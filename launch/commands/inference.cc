@@ -15,8 +15,8 @@ namespace {
 absl::StatusOr<std::unique_ptr<Session>> OpenTensorSession(
     const MpiEnvironment& mpi) {
   const int ranks = mpi.World(HostPath::kMessages)->size();
-  return Session::Open(mpi, {.data = 1, .tensor = ranks}, DeviceKind::kAuto,
-                       /*threads=*/0);
+  return Session::Open(mpi, {.data = 1, .tensor = ranks},
+                       {.kind = DeviceKind::kAuto}, /*threads=*/0);
 }
 
 absl::StatusOr<std::unique_ptr<Adapter>> OpenAdapter(

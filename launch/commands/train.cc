@@ -30,9 +30,11 @@ absl::Status RunTrain(const Arguments& arguments, const MpiEnvironment& mpi) {
       const LoadedConfig config,
       AgreeOn(LoadConfig(arguments.Text("config"), arguments.Texts("set")),
               *mpi.World(HostPath::kMessages)));
-  LORICA_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
-                          Session::Open(mpi, config.run.mesh, config.run.device,
-                                        config.run.threads));
+  LORICA_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Session> session,
+      Session::Open(mpi, config.run.mesh,
+                    {config.run.device, config.run.product_choices},
+                    config.run.threads));
   return RunTraining(config, *session);
 }
 

@@ -259,6 +259,7 @@ RunConfig FromProto(const proto::RunConfig& config) {
       .device = FromProto(config.device()),
       .threads = config.threads(),
       .recompute = FromProto(config.recompute()),
+      .product_choices = config.product_choices(),
   };
 }
 

@@ -101,6 +101,7 @@ struct RunConfig {
   DeviceKind device = DeviceKind::kAuto;
   int threads = 0;  // Of each rank; 0: the host's cores divided by its ranks.
   Recompute recompute = Recompute::kCheap;
+  std::string product_choices;  // A file; empty: nothing is measured.
 
   // Whether each value is possible by itself and beside the others. Messages
   // name field, value and what to change.

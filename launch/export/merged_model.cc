@@ -97,8 +97,8 @@ absl::StatusOr<MergedFiles> Write(const MergeJob& job, const OpenJob& open,
 // may wait in a watched collective.
 absl::StatusOr<std::unique_ptr<Session>> OpenProbeSession(
     const MpiEnvironment& mpi, int ranks) {
-  return Session::Open(mpi, {.data = 1, .tensor = ranks}, DeviceKind::kAuto,
-                       /*threads=*/0);
+  return Session::Open(mpi, {.data = 1, .tensor = ranks},
+                       {.kind = DeviceKind::kAuto}, /*threads=*/0);
 }
 
 // The logits before anything is written: of the model with the adapter beside

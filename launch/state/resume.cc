@@ -33,7 +33,8 @@ constexpr absl::string_view kFree[] = {"train.steps",
                                        "report.",
                                        "device",
                                        "threads",
-                                       "recompute"};
+                                       "recompute",
+                                       "product_choices"};
 
 bool IsFree(absl::string_view field) {
   return std::any_of(

@@ -12,6 +12,7 @@
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/lora.h"
+#include "runtime/cuda/product_choices.h"
 #include "runtime/cuda/queue.h"
 #include "runtime/device.h"
 #include "runtime/status_macros.h"
@@ -153,10 +154,18 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
         chosen.major, ".", chosen.minor, "; lorica needs ", kLeastMajor,
         ".0, as in A100, or later"));
   }
+  std::unique_ptr<cuda::ProductChoices> choices;
+  if (!options.product_choices.empty()) {
+    LORICA_ASSIGN_OR_RETURN(
+        choices, cuda::ProductChoices::Open(
+                     options.product_choices, chosen.name,
+                     cuda::MatmulPlans::LibraryVersion(), options.missing));
+  }
   const cudaError_t error = cudaSetDevice(options.index);
   if (error != cudaSuccess) return Failed(chosen.name.c_str(), error);
   auto queue = std::make_shared<cuda::StreamQueue>();
   queue->attention->Choose(cuda::AttentionKernels::LORICA_CUDA_ATTENTION);
+  queue->matmuls.UseChoices(std::move(choices));
   auto allocator = std::make_unique<Allocator>(&kCudaBackend, queue.get(),
                                                options.allocation);
   return std::make_unique<Device>(&kCudaBackend, std::move(queue),

@@ -5,6 +5,7 @@ set(LORICA_CUDA_HOST_SOURCES
   host_ring.cc
   lora.cc
   matmul.cc
+  product_choices.cc
   queue.cc
 )
 list(TRANSFORM LORICA_CUDA_HOST_SOURCES PREPEND ${CMAKE_CURRENT_LIST_DIR}/)

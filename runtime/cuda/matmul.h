@@ -12,6 +12,8 @@
 
 namespace lorica::cuda {
 
+class ProductChoices;
+
 // What a plan depends on: everything but the addresses' upper bits and the
 // scale.
 struct MatmulKey {
@@ -37,6 +39,11 @@ struct MatmulKey {
 // microseconds, as long as a small product. Operands F32 or BF16, accumulation
 // and scale in F32; where a product is split over K, the parts are added in F32
 // in a fixed order.
+//
+// With measured choices, the algorithm of a shape is the file's. One that is
+// missing there is measured where they say so: the first product of a shape
+// then waits for the stream and takes memory for a second result; where there
+// is none, the library's proposal stays.
 class MatmulPlans {
  public:
   static constexpr size_t kCapacity = 1024;
@@ -48,6 +55,9 @@ class MatmulPlans {
   MatmulPlans(const MatmulPlans&) = delete;
   MatmulPlans& operator=(const MatmulPlans&) = delete;
 
+  static size_t LibraryVersion();
+  // Before the first product.
+  void UseChoices(std::unique_ptr<ProductChoices> choices);
   // M, N and K are positive. Enqueues on the queue's stream.
   void Run(Queue* queue, const MatmulArgs& args);
   size_t size() const { return plans_.size(); }
@@ -56,9 +66,15 @@ class MatmulPlans {
   struct Library;
   struct Plan;
 
-  Plan& Find(const MatmulArgs& args);
+  Plan& Find(Queue* queue, const MatmulArgs& args);
+  void Choose(Queue* queue, const MatmulArgs& args, const MatmulKey& key,
+              Plan* plan);
+  // Keeps the fastest of the plan's candidates, the first of equals.
+  void Measure(Queue* queue, const MatmulArgs& args, const MatmulKey& key,
+               Plan* plan);
 
   std::unique_ptr<Library> library_;
+  std::unique_ptr<ProductChoices> choices_;
   std::map<MatmulKey, std::unique_ptr<Plan>> plans_;
   uint64_t uses_ = 0;
 };

@@ -144,7 +144,8 @@ absl::Status Run(const std::string& path, std::vector<std::string> overrides) {
   if (!config.ok()) return config.status();
   const RunConfig& run = config->run;
   CHECK_GT(run.train.steps, kWarmUp) << "train.steps";
-  const auto session = Session::Open(**mpi, run.mesh, run.device, run.threads);
+  const auto session = Session::Open(
+      **mpi, run.mesh, {run.device, run.product_choices}, run.threads);
   if (!session.ok()) return session.status();
   Device* device = (*session)->device();
   const Backend* plain = &device->backend();

@@ -290,7 +290,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"trian.steps=1",
                  "--set trian.steps=1: the config has no field \"trian\"; it "
                  "has model, adapter, data, train, mesh, checkpoint, report, "
-                 "device, threads, recompute"},
+                 "device, threads, recompute, product_choices"},
         BadValue{"mesh=2",
                  "--set mesh=2: mesh is a group of fields: data, tensor, "
                  "tensor_sequence, timeout_seconds, deterministic, "

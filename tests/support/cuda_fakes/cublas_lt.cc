@@ -1,6 +1,7 @@
 // The functions of cuBLASLt that lorica calls, in plain loops.
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -44,6 +45,7 @@ struct Preference {
 struct Algorithm {
   uint32_t mark;
   uint32_t alignments[4];
+  uint32_t number;  // Of Settings::product_microseconds.
 };
 constexpr uint32_t kMark = 0x10f1ca;
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
@@ -134,6 +136,10 @@ void Product::Run() const {
   }
 }
 
+const std::vector<double>& ProductTimes() {
+  return Timeline::Get().settings().product_microseconds;
+}
+
 bool Aligned(const void* data, const Layout& layout, uint32_t alignment) {
   const uint64_t bits =
       reinterpret_cast<uintptr_t>(data) |
@@ -146,6 +152,10 @@ bool Aligned(const void* data, const Layout& layout, uint32_t alignment) {
 extern "C" {
 
 const char* cublasLtGetStatusName(cublasStatus_t) { return "fake status"; }
+
+size_t cublasLtGetVersion() {
+  return Timeline::Get().settings().cublas_lt_version;
+}
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
   *handle = reinterpret_cast<cublasLtHandle_t>(new int(0));
@@ -247,12 +257,27 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
   const Preference& from = *reinterpret_cast<const Preference*>(preference);
   Algorithm algorithm = {.mark = kMark};
   std::memcpy(algorithm.alignments, from.alignments, sizeof(from.alignments));
-  results[0] = {};
-  std::memcpy(&results[0].algo, &algorithm, sizeof(algorithm));
-  results[0].workspaceSize = from.workspace;
-  results[0].state = CUBLAS_STATUS_SUCCESS;
-  *found = 1;
+  *found = std::min(wanted, static_cast<int>(ProductTimes().size()));
+  for (int i = 0; i < *found; ++i) {
+    algorithm.number = static_cast<uint32_t>(i);
+    results[i] = {};
+    std::memcpy(&results[i].algo, &algorithm, sizeof(algorithm));
+    results[i].workspaceSize = from.workspace;
+    results[i].state = CUBLAS_STATUS_SUCCESS;
+  }
   return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(
+    cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+    cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+    const cublasLtMatmulAlgo_t* algo, cublasLtMatmulHeuristicResult_t* result) {
+  Algorithm algorithm;
+  std::memcpy(&algorithm, algo, sizeof(algorithm));
+  *result = {};
+  return algorithm.mark == kMark && algorithm.number < ProductTimes().size()
+             ? CUBLAS_STATUS_SUCCESS
+             : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
@@ -273,7 +298,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
   }
   Algorithm algorithm;
   std::memcpy(&algorithm, algo, sizeof(algorithm));
-  if (algorithm.mark != kMark ||
+  if (algorithm.mark != kMark || algorithm.number >= ProductTimes().size() ||
       !Aligned(a, product.a_layout, algorithm.alignments[0]) ||
       !Aligned(b, product.b_layout, algorithm.alignments[1]) ||
       !Aligned(d, product.d_layout, algorithm.alignments[3])) {
@@ -284,7 +309,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
   op.reads = {{a, product.a_layout.bytes()}, {b, product.b_layout.bytes()}};
   op.writes = {{d, product.d_layout.bytes()}, {workspace, workspace_bytes}};
   if (product.beta != 0.0f) op.reads.push_back(op.writes[0]);
-  op.run = [product](const Op&) { product.Run(); };
+  op.run = [product, time = ProductTimes()[algorithm.number]](const Op&) {
+    product.Run();
+    Timeline::Get().Spend(time);
+  };
   Timeline::Get().Add(reinterpret_cast<Stream*>(stream), std::move(op));
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -77,6 +77,8 @@ cudaError_t Waited(bool done) { return done ? cudaSuccess : cudaErrorUnknown; }
 
 struct CUevent_st {
   std::shared_ptr<Op> op;  // Of the latest record.
+  std::shared_ptr<double> microseconds =
+      std::make_shared<double>();  // Its time.
 };
 
 extern "C" {
@@ -176,12 +178,29 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const auto lock = Lock();
-  event->op = TheTimeline().Add(Of(stream), {.name = "event record"});
+  event->microseconds = std::make_shared<double>();
+  event->op = TheTimeline().Add(
+      Of(stream),
+      {.name = "event record", .run = [at = event->microseconds](const Op&) {
+         *at = TheTimeline().microseconds();
+       }});
   return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return Waited(TheTimeline().RunUntil(event->op));
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin,
+                                 cudaEvent_t end) {
+  const auto lock = Lock();
+  if (begin->op == nullptr || end->op == nullptr) {
+    return cudaErrorInvalidResourceHandle;
+  }
+  if (!begin->op->done || !end->op->done) return cudaErrorNotReady;
+  *milliseconds =
+      static_cast<float>(1e-3 * (*end->microseconds - *begin->microseconds));
+  return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {

@@ -49,6 +49,10 @@ struct Settings {
   // absent.
   std::optional<size_t> sdpa_workspace_bytes;
   double silence_seconds = 20;  // Without any progress, then a report.
+  // What a product takes by each algorithm that cuBLASLt proposes, in its
+  // order.
+  std::vector<double> product_microseconds = {1.0};
+  size_t cublas_lt_version = 130000;
 };
 
 // Starts over with all streams forgotten. No other thread may be in a call.
@@ -60,6 +64,10 @@ std::vector<std::string> TakeReports();
 // Bytes allocated now, and how often memory was asked for since Reset.
 size_t BytesAllocated();
 int64_t Allocations();
+
+// What all products since Reset took, by Settings::product_microseconds. Events
+// tell this time.
+double DeviceMicroseconds();
 
 }  // namespace lorica::cuda_fakes
 

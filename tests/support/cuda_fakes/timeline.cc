@@ -63,6 +63,7 @@ void Timeline::Reset(const Settings& settings) {
   waits_.clear();
   threads_ = 0;
   ++epoch_;
+  microseconds_ = 0.0;
   dead_ = false;
 }
 
@@ -297,5 +298,7 @@ std::vector<std::string> TakeReports() { return Timeline::Get().TakeReports(); }
 size_t BytesAllocated() { return DeviceMemory::Get().bytes(); }
 
 int64_t Allocations() { return DeviceMemory::Get().allocations(); }
+
+double DeviceMicroseconds() { return Timeline::Get().microseconds(); }
 
 }  // namespace lorica::cuda_fakes

@@ -88,6 +88,9 @@ class Timeline {
   std::recursive_mutex& mutex() { return mutex_; }
   // Something changed that a waiting thread may wait for.
   void Progress();
+  // Time of the devices, told by operations when they run.
+  void Spend(double microseconds) { microseconds_ += microseconds; }
+  double microseconds() const { return microseconds_; }
   // Whether threads gave up waiting.
   bool dead() const { return dead_; }
 
@@ -123,6 +126,7 @@ class Timeline {
   int threads_ = 0;
   uint64_t epoch_ = 0;
   uint64_t progress_ = 0;
+  double microseconds_ = 0.0;
   bool dead_ = false;
 };
 
