@@ -195,12 +195,29 @@ void Communicator::AllReduce(const Array& array, Combine combine) {
 }
 
 void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose) {
+  AllReduceSum(tensor, purpose, Sum::kFollowed);
+}
+
+void Communicator::StartAllReduceSum(Tensor* tensor, Purpose purpose) {
+  AllReduceSum(tensor, purpose, Sum::kBeside);
+}
+
+void Communicator::JoinSums(Device* device) {
+  if (device_ != nullptr) device_->JoinSums(device);
+}
+
+void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose, Sum sum) {
   if (size() == 1) return;
   const int64_t element_bytes = static_cast<int64_t>(SizeOf(tensor->dtype()));
   Call call(this, "all-reduce sum", purpose,
             tensor->elements() * element_bytes);
   if (DeviceCollectives* device = DeviceCollectivesFor(*tensor)) {
-    device->AllReduceSum(*tensor, OrderFor(purpose));
+    const SumOrder order = OrderFor(purpose);
+    if (sum == Sum::kBeside) {
+      device->StartAllReduceSum(*tensor, order);
+    } else {
+      device->AllReduceSum(*tensor, order);
+    }
     return call.GoesOnIn(device);
   }
   const Combine combine = SumOf(tensor->dtype());

@@ -83,6 +83,12 @@ class Communicator {
   // or I64.
   void AllReduceSum(Tensor* tensor, Purpose purpose);
   void AllReduceMax(Tensor* tensor, Purpose purpose);  // F32; NaN wins.
+  // AllReduceSum beside what the tensor's device is given from now on, where
+  // the device has collectives of its own, else at once. Nobody may touch the
+  // tensor or let go of it before JoinSums.
+  void StartAllReduceSum(Tensor* tensor, Purpose purpose);
+  // What `device` is given from now on follows every sum that was started.
+  void JoinSums(Device* device);
   // The ranks' row slices, rank r's of rows[r] rows, one under another: [T, H].
   // Slices are dense. In a group of one the slice itself.
   Tensor AllGatherRows(const Tensor& slice, absl::Span<const int64_t> rows,
@@ -139,6 +145,9 @@ class Communicator {
   std::unique_ptr<Communicator> Part(std::unique_ptr<Transport> transport,
                                      std::vector<int> world_ranks) const;
   void AllReduce(const Array& array, Combine combine);
+  // Whether the queue of the tensor's device waits for the sum.
+  enum class Sum : uint8_t { kFollowed, kBeside };
+  void AllReduceSum(Tensor* tensor, Purpose purpose, Sum sum);
   // Null where `tensor` is for the host's collectives.
   DeviceCollectives* DeviceCollectivesFor(const Tensor& tensor);
   SumOrder OrderFor(Purpose purpose) const;

@@ -42,6 +42,11 @@ class DeviceCollectives {
 
   // In place; F32 or BF16, which is summed in F32 and rounded once under kTree.
   virtual void AllReduceSum(const Tensor& tensor, SumOrder order) = 0;
+  // The same, but what the device is given afterwards runs beside it, until
+  // JoinSums: nobody touches the tensor or lets go of it before.
+  virtual void StartAllReduceSum(const Tensor& tensor, SumOrder order) = 0;
+  // What `device` is given from now on follows every sum that was started.
+  virtual void JoinSums(Device* device) = 0;
   // `whole` [sum of rows, H] receives the slices one under another.
   virtual void AllGatherRows(const Tensor& slice,
                              absl::Span<const int64_t> rows,

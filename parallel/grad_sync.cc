@@ -1,6 +1,7 @@
 #include "parallel/grad_sync.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -76,16 +77,10 @@ void Unpack(const Tensor& packed, absl::Span<const Range> ranges,
   }
 }
 
-// Where `range` begins in the packed array of a bucket; -1 if it is elsewhere.
-int64_t PlaceIn(const Bucket& bucket, const Range& range) {
-  int64_t begin = 0;
-  for (const Range& part : bucket) {
-    if (part.begin <= range.begin && range.end <= part.end) {
-      return begin + range.begin - part.begin;
-    }
-    begin += part.size();
-  }
-  return -1;
+bool Holds(const Bucket& bucket, const Range& range) {
+  return std::any_of(bucket.begin(), bucket.end(), [&](const Range& part) {
+    return part.begin <= range.begin && range.end <= part.end;
+  });
 }
 
 }  // namespace
@@ -107,18 +102,17 @@ GradSync::GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
   std::vector<FlatSlice> left(slices.begin(), slices.end());
   std::erase_if(left, [](const FlatSlice& s) { return s.range.size() == 0; });
   for (Bucket& bucket : buckets) {
-    std::vector<FlatSlice> inside;
     std::erase_if(left, [&](const FlatSlice& slice) {
-      if (PlaceIn(bucket, slice.range) < 0) return false;
-      inside.push_back(slice);
-      return true;
+      return Holds(bucket, slice.range);
     });
-    buckets_.push_back(MakePart(std::move(bucket), inside));
+    Part& part = buckets_.emplace_back();
+    for (const Range& range : bucket) part.elements += range.size();
+    part.ranges = std::move(bucket);
   }
   CHECK(left.empty()) << "no bucket holds the slice " << left.front().range;
 }
 
-// The groups are made at the first call, in an order that all ranks share.
+// Groups are made in an order that all ranks share.
 std::vector<GradSync::Shared> GradSync::SharedOf(
     absl::Span<const FlatSlice> slices) {
   std::map<std::vector<int>, std::vector<Range>> terms;
@@ -131,9 +125,8 @@ std::vector<GradSync::Shared> GradSync::SharedOf(
   }
   std::vector<Shared> shared;
   for (auto& [holders, ranges] : terms) {
-    Communicator*& group = groups_[holders];
-    if (group == nullptr && AllShare(holders)) group = tensor_;
-    if (group == nullptr) {
+    Communicator* group = tensor_;
+    if (!AllShare(holders)) {
       subgroups_.push_back(
           tensor_->Split(holders[tensor_->rank()], tensor_->rank()));
       group = subgroups_.back().get();
@@ -143,23 +136,11 @@ std::vector<GradSync::Shared> GradSync::SharedOf(
   return shared;
 }
 
-GradSync::Part GradSync::MakePart(Bucket ranges,
-                                  absl::Span<const FlatSlice> slices) {
-  std::vector<FlatSlice> packed(slices.begin(), slices.end());
-  for (FlatSlice& slice : packed) {
-    const int64_t begin = PlaceIn(ranges, slice.range);
-    slice.range = {begin, begin + slice.range.size()};
-  }
-  Part part = {.ranges = std::move(ranges), .shared = SharedOf(packed)};
-  for (const Range& range : part.ranges) part.elements += range.size();
-  return part;
-}
-
 void GradSync::AddMicroBatch(Tensor* flat) {
   CHECK_EQ(flat->shape(), Shape{elements_});
   for (Part& part : buckets_) {
-    if (part.reduced) continue;
-    part.sum.Add(Pack(*flat, part.ranges, part.elements));
+    if (part.sum.present()) continue;
+    part.terms.Add(Pack(*flat, part.ranges, part.elements));
     for (const Range& range : part.ranges) {
       Tensor taken = flat->Cols(range);
       ops::Fill(0.0f, &taken);
@@ -167,45 +148,47 @@ void GradSync::AddMicroBatch(Tensor* flat) {
   }
 }
 
-void GradSync::Ready(int bucket, Tensor* flat) {
-  CHECK_EQ(flat->shape(), Shape{elements_});
+void GradSync::Ready(int bucket, const Tensor& flat) {
+  CHECK_EQ(flat.shape(), Shape{elements_});
   Part& part = buckets_[static_cast<size_t>(bucket)];
-  CHECK(!part.reduced) << "bucket " << bucket << " is ready twice";
-  part.sum.Add(Pack(*flat, part.ranges, part.elements));
-  ReducePart(&part, flat);
+  CHECK(!part.sum.present()) << "bucket " << bucket << " is ready twice";
+  part.terms.Add(Pack(flat, part.ranges, part.elements));
+  Start(&part);
+}
+
+void GradSync::Start(Part* part) {
+  std::optional<Tensor> sum = part->terms.Take();
+  CHECK(sum.has_value()) << "a step without micro-batches";
+  part->sum = *std::move(sum);
+  data_->StartAllReduceSum(&part->sum, Purpose::kAdapterGrad);
 }
 
 void GradSync::Reduce(Tensor* flat) {
   CHECK_EQ(flat->shape(), Shape{elements_});
   for (Part& part : buckets_) {
-    if (!part.reduced) ReducePart(&part, flat);
-    part.reduced = false;
+    if (!part.sum.present()) Start(&part);
   }
+  data_->JoinSums(flat->device());
+  for (Part& part : buckets_) {
+    Unpack(part.sum, part.ranges, flat);
+    part.sum = {};
+  }
+  for (const Shared& shared : shared_) SumShared(shared, flat);
 }
 
-void GradSync::ReducePart(Part* part, Tensor* flat) {
-  std::optional<Tensor> sum = part->sum.Take();
-  CHECK(sum.has_value()) << "a step without micro-batches";
-  data_->AllReduceSum(&*sum, Purpose::kAdapterGrad);
-  for (const Shared& shared : part->shared) SumShared(shared, *sum);
-  Unpack(*sum, part->ranges, flat);
-  part->reduced = true;
-}
-
-// Packed once more, so that scattered slices still make one sum.
-void GradSync::SumShared(const Shared& shared, const Tensor& packed) {
+// Packed, so that scattered slices still make one sum.
+void GradSync::SumShared(const Shared& shared, Tensor* flat) {
   if (shared.group->size() == 1) return;
   if (shared.ranges.size() == 1) {
-    Tensor only = packed.Cols(shared.ranges[0]);
+    Tensor only = flat->Cols(shared.ranges[0]);
     shared.group->AllReduceSum(&only, Purpose::kAdapterGrad);
     return;
   }
   int64_t size = 0;
   for (const Range& range : shared.ranges) size += range.size();
-  Tensor terms = Pack(packed, shared.ranges, size);
+  Tensor terms = Pack(*flat, shared.ranges, size);
   shared.group->AllReduceSum(&terms, Purpose::kAdapterGrad);
-  Tensor whole = packed;
-  Unpack(terms, shared.ranges, &whole);
+  Unpack(terms, shared.ranges, flat);
 }
 
 double GradSync::SquaredNorm(const Tensor& flat) const {

@@ -3,7 +3,6 @@
 #define LORICA_PARALLEL_GRAD_SYNC_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -43,11 +42,13 @@ using Bucket = std::vector<Range>;
 // all-reduce over the data group, and one for each set of tensor ranks that
 // share slices. The transport cuts them in blocks.
 //
-// With several buckets there is one such sum for each, and Ready starts it
-// while backward still computes the others. Sums are elementwise, so buckets
-// change no bit either. It pays where the device computes beside its
-// collectives; where both need the same cores, one bucket is best
-// (docs/parallelism.md has the figures).
+// With several buckets there is a sum over the data group for each, and Ready
+// starts it while backward still computes the others; the tensor group, which
+// backward itself keeps busy, sums at the end as before. Sums are elementwise,
+// so buckets change no bit either, unless mesh.deterministic is off and a
+// library chooses its order by an array's size. It pays where the device
+// computes beside its collectives; where both need the same cores, one bucket
+// is best (docs/parallelism.md has the figures).
 class GradSync {
  public:
   // All ranks of the mesh call it with the same parameters, in one order. The
@@ -62,12 +63,12 @@ class GradSync {
   // were Ready.
   void AddMicroBatch(Tensor* flat);
   // In a step's last micro-batch, once nothing more is added to a bucket's
-  // gradient: takes it and overwrites it with the sum as Reduce does. Buckets
-  // in their order.
-  void Ready(int bucket, Tensor* flat);
-  // Overwrites the buckets that were not Ready with the sum over this rank's
-  // micro-batches (at least one) and those of the other ranks. All holders of a
-  // slice get the same bits. The next step begins.
+  // gradient: takes it and starts its sum. Buckets in their order. Reduce must
+  // follow.
+  void Ready(int bucket, const Tensor& flat);
+  // Overwrites `flat` with the sum over this rank's micro-batches (at least
+  // one) and those of the other ranks. All holders of a slice get the same
+  // bits. The next step begins.
   void Reduce(Tensor* flat);
   // Sum of squares of the whole reduced gradient, each element counted once;
   // the same on every rank.
@@ -83,27 +84,22 @@ class GradSync {
     Communicator* group;
     std::vector<Range> ranges;
   };
-  // A bucket's ranges one after another are its packed array; `shared` counts
-  // in that.
+  // A bucket's ranges one after another are its packed array.
   struct Part {
     Bucket ranges;
     int64_t elements = 0;
-    std::vector<Shared> shared;
-    TreeSum<Tensor> sum;
-    bool reduced = false;  // In the present step.
+    TreeSum<Tensor> terms;  // Of this rank's micro-batches.
+    Tensor sum;             // Over the data group, once that was started.
   };
-  using Groups = std::map<std::vector<int>, Communicator*>;
 
   std::vector<Shared> SharedOf(absl::Span<const FlatSlice> slices);
-  Part MakePart(Bucket ranges, absl::Span<const FlatSlice> slices);
-  void ReducePart(Part* part, Tensor* flat);
-  static void SumShared(const Shared& shared, const Tensor& packed);
+  void Start(Part* part);
+  static void SumShared(const Shared& shared, Tensor* flat);
 
   int64_t elements_;
   Communicator* tensor_;
   Communicator* data_;
   std::vector<std::unique_ptr<Communicator>> subgroups_;
-  Groups groups_;                 // By the first holders of each rank's slice.
   std::vector<Shared> shared_;    // In the whole array.
   std::vector<Range> invariant_;  // Whole on every rank, gradient as well.
   std::vector<Range> counted_;    // Of which this rank is the first holder.

@@ -15,6 +15,7 @@
 #include "parallel/tree_sum.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/launch.h"
+#include "runtime/cuda/side_device.h"
 #include "runtime/ops.h"
 
 namespace lorica {
@@ -33,6 +34,12 @@ ncclDataType_t TypeOf(DType dtype) {
 
 cudaStream_t StreamOf(const Tensor& tensor) {
   return cuda::StreamOf(tensor.device()->queue());
+}
+
+// What `later` is given from now on follows what `earlier` has.
+void Order(cudaStream_t earlier, cudaStream_t later, cudaEvent_t event) {
+  CUDA_CHECK(cudaEventRecord(event, earlier));
+  CUDA_CHECK(cudaStreamWaitEvent(later, event, 0));
 }
 
 size_t ElementsOf(const Tensor& tensor) {
@@ -240,6 +247,8 @@ class NcclGroup : public DeviceCollectives {
   ~NcclGroup() override;
 
   void AllReduceSum(const Tensor& tensor, SumOrder order) override;
+  void StartAllReduceSum(const Tensor& tensor, SumOrder order) override;
+  void JoinSums(Device* device) override;
   void AllGatherRows(const Tensor& slice, absl::Span<const int64_t> rows,
                      const Tensor& whole) override;
   void ReduceScatterRows(const Tensor& tensor, absl::Span<const int64_t> rows,
@@ -250,7 +259,7 @@ class NcclGroup : public DeviceCollectives {
 
  private:
   // Brackets of calls on stream_: it waits for the queue of the tensor's
-  // device, and the queue for it.
+  // device, and the queue for it. On side_ that is the same stream.
   void Begin(const Tensor& tensor);
   void End(const Tensor& tensor);
   // Every rank sends the elements of `pieces[r]`, in order, to rank r;
@@ -262,14 +271,18 @@ class NcclGroup : public DeviceCollectives {
   std::shared_ptr<Connection> connection_;
   int rank_;
   int size_;
-  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<Device> side_;  // What is started beside the tensors' device.
+  cudaStream_t stream_;           // Its queue's: of all collectives.
   cudaEvent_t begin_ = nullptr;
   cudaEvent_t end_ = nullptr;
 };
 
 NcclGroup::NcclGroup(std::shared_ptr<Connection> connection, int rank, int size)
-    : connection_(std::move(connection)), rank_(rank), size_(size) {
-  CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    : connection_(std::move(connection)),
+      rank_(rank),
+      size_(size),
+      side_(cuda::OpenSideDevice()),
+      stream_(cuda::StreamOf(side_->queue())) {
   CUDA_CHECK(cudaEventCreateWithFlags(&begin_, cudaEventDisableTiming));
   CUDA_CHECK(cudaEventCreateWithFlags(&end_, cudaEventDisableTiming));
 }
@@ -279,17 +292,14 @@ NcclGroup::~NcclGroup() {
   connection_->Close();
   CUDA_CHECK(cudaEventDestroy(begin_));
   CUDA_CHECK(cudaEventDestroy(end_));
-  CUDA_CHECK(cudaStreamDestroy(stream_));
 }
 
 void NcclGroup::Begin(const Tensor& tensor) {
-  CUDA_CHECK(cudaEventRecord(begin_, StreamOf(tensor)));
-  CUDA_CHECK(cudaStreamWaitEvent(stream_, begin_, 0));
+  Order(StreamOf(tensor), stream_, begin_);
 }
 
 void NcclGroup::End(const Tensor& tensor) {
-  CUDA_CHECK(cudaEventRecord(end_, stream_));
-  CUDA_CHECK(cudaStreamWaitEvent(StreamOf(tensor), end_, 0));
+  Order(stream_, StreamOf(tensor), end_);
 }
 
 Tensor NcclGroup::Exchange(absl::Span<const Tensor> pieces) {
@@ -370,6 +380,19 @@ void NcclGroup::AllReduceSum(const Tensor& tensor, SumOrder order) {
   const Tensor& mine = chunks[static_cast<size_t>(rank_)];
   SumRowsInto(Exchange(chunks), mine);
   Gather(mine, chunks);
+}
+
+// The tensor as one of the side's: whatever the sum does, additions on the
+// device included, is work of stream_.
+void NcclGroup::StartAllReduceSum(const Tensor& tensor, SumOrder order) {
+  Begin(tensor);
+  AllReduceSum(Tensor::Borrow(side_.get(), tensor.shape(), tensor.dtype(),
+                              tensor.data(), nullptr),
+               order);
+}
+
+void NcclGroup::JoinSums(Device* device) {
+  Order(stream_, cuda::StreamOf(device->queue()), end_);
 }
 
 void NcclGroup::AllGatherRows(const Tensor& slice,

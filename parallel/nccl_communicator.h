@@ -19,9 +19,11 @@ struct NcclOptions {
 // A collective runs on a stream of the group's own: it waits for what the
 // device's queue was given before, and what the queue is given afterwards waits
 // for it. Errors of peers and of the network that show later are told to the
-// watchdog. Under SumOrder::kTree the ranks exchange chunks, each sums its own
-// in the tree of tree_sum.h with the device's ops, and the sums are gathered:
-// 2 (n - 1) / n of the array sent by each of n ranks, as a ring would.
+// watchdog. A sum that is started leaves the device's queue alone: its terms
+// are added in the group's stream as well. Under SumOrder::kTree the ranks
+// exchange chunks, each sums its own in the tree of tree_sum.h with the
+// device's ops, and the sums are gathered: 2 (n - 1) / n of the array sent by
+// each of n ranks, as a ring would.
 OpenDeviceCollectives NcclCollectives(const NcclOptions& options = {});
 
 }  // namespace lorica

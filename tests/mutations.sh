@@ -41,10 +41,10 @@ while IFS='|' read -r what file expression target tests; do
   fi
   git -C "$copy" checkout --quiet -- .
 done << 'END'
-replicated factor's tensor sum forgotten|parallel/grad_sync.cc|s/SumShared(shared, \*sum);/static_cast<void>(shared);/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
+replicated factor's tensor sum forgotten|parallel/grad_sync.cc|s/SumShared(shared, flat);/static_cast<void>(shared);/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
 A taken for invariant|parallel/shard_spec.cc|s/return {Replicated(), Sharded(0/return {Invariant(), Sharded(0/|parallel_shard_spec_test|ShardSpecTest.AdaptersFollowTheirWeight
 shared key and value slices not summed|parallel/shard_spec.cc|s/if (mine.size() == 0) return rank;/return rank;/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
-tensor ranks summed before data ranks|parallel/grad_sync.cc|/  data_->AllReduceSum(flat/d;s/SumShared(shared, \*flat);/SumShared(shared, *flat); data_->AllReduceSum(flat, Purpose::kAdapterGrad);/|parallel_grad_sync_test|GradSyncTest.DataRanksAndAccumulationChangeNoBit
+tensor ranks summed before data ranks|parallel/grad_sync.cc|s/^  for (const Shared& shared : shared_) SumShared(shared, flat);$//;s/  data_->StartAll/  for (const Shared\& shared : shared_) SumShared(shared, \&part->sum);\n&/|parallel_grad_sync_test|GradSyncTest.DataRanksAndAccumulationChangeNoBit
 sum in order of arrival|parallel/communicator.cc|s/    combine(received,/    std::vector<const void*> late(received); std::rotate(late.begin(), late.begin() + rank(), late.end()); combine(late,/|parallel_local_communicator_test|*SumsFollowTheTree*
 sum from left to right|parallel/tree_sum.h|s/while (2 \* power < count) power \*= 2;/power = count - 1;/|parallel_tree_sum_test|TreeSumTest.NumberOfRanksChangesNoBit
 one slot instead of two|parallel/shared_transport.cc|s/calls_ % 2/calls_ * 0/|parallel_local_communicator_test|*CollectivesFollowEachOtherClosely*
@@ -64,10 +64,13 @@ dropout by index within the slice|model/adapter.cc|s/linear->first_input = a_sli
 initial values by index within the slice|model/adapter.cc|s/(r \* inputs + c);/(r * inputs + c - factor.slice.cols.begin);/|model_adapter_test|AdapterTest.InitialValuesAreTheSameOnEveryMesh
 initial bound from the slice's inputs|model/adapter.cc|s/inputs = factor.shape\[1\];/inputs = factor.slice.cols.size();/|model_adapter_test|AdapterTest.InitialValuesAreTheSameOnEveryMesh
 dX of a column-parallel layer not summed|model/plans.h|s/{Layout::kInvariant, Layout::kReplicated}/Stay(Layout::kInvariant)/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
-replicated factor's sum forgotten in training|parallel/grad_sync.cc|s/SumShared(shared, \*sum);/static_cast<void>(shared);/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
+replicated factor's sum forgotten in training|parallel/grad_sync.cc|s/SumShared(shared, flat);/static_cast<void>(shared);/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 A taken for invariant in training|parallel/shard_spec.cc|s/return {Replicated(), Sharded(0/return {Invariant(), Sharded(0/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 a sum of its own for x A'|model/layers/lora_linear.cc|s/saved->xa = std::move(result.xa);/Tensor sum = ops::Convert(result.xa, DType::kF32); group_->AllReduceSum(\&sum, Purpose::kActivation); &/|model_parallel_traffic_test|TrafficTest.AnAdapterAddsNoCollectiveAndNoByteToAMicroBatch
-gradients summed every micro-batch|parallel/grad_sync.cc|s/    part.sum.Add(Pack/    data_->AllReduceSum(flat, Purpose::kAdapterGrad); &/|model_parallel_traffic_test|TrafficTest.AStepSumsAdapterGradientsOnceWhateverTheAccumulation
+a started sum follows nothing|parallel/nccl_communicator.cc|/^void NcclGroup::StartAllReduceSum/,/^}/s/  Begin(tensor);//|parallel_nccl_communicator_test|NcclCommunicatorTest.StartedSumsAreThereOnceJoined
+nothing follows a started sum|parallel/nccl_communicator.cc|/^void NcclGroup::JoinSums/,/^}/s/  Order(.*/  static_cast<void>(device);/|parallel_nccl_communicator_test|NcclCommunicatorTest.StartedSumsAreThereOnceJoined
+the queue waits for a started sum|parallel/nccl_communicator.cc|/^void NcclGroup::StartAllReduceSum/,/^}/s/^}/End(tensor); }/|parallel_nccl_communicator_test|NcclCommunicatorTest.WorkGivenAfter*
+gradients summed every micro-batch|parallel/grad_sync.cc|s/    part.terms.Add(Pack(\*flat/    data_->AllReduceSum(flat, Purpose::kAdapterGrad); &/|model_parallel_traffic_test|TrafficTest.AStepSumsAdapterGradientsOnceWhateverTheAccumulation
 replicas drift unseen|parallel/grad_sync.cc|s/  for (const Shared& shared : shared_) verify(.*/  static_cast<void>(shared_);/|parallel_grad_sync_test|GradSyncDeathTest.AnyReplicaThatDiffersIsFatal
 threads for every core of the host|parallel/cpu_share.cc|s/std::max<std::ptrdiff_t>(1, sharers)/1/|parallel_cpu_share_test|CpuShareTest.AChosenBindingIsKept
 tensor groups torn apart|parallel/mesh.cc|s/return gains ? order : same;/return same;/|parallel_mesh_test|MeshTest.TensorGroupsStayOnAHostWhereTheyFit

@@ -200,7 +200,7 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
       done = [this](int64_t layer) {
         const int64_t bucket = bucket_of_layer_[static_cast<size_t>(layer)];
         if (bucket >= 0) {
-          sync_.Ready(static_cast<int>(bucket), adapter_->grads());
+          sync_.Ready(static_cast<int>(bucket), *adapter_->grads());
         }
       };
     }

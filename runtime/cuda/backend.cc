@@ -14,6 +14,7 @@
 #include "runtime/cuda/lora.h"
 #include "runtime/cuda/product_choices.h"
 #include "runtime/cuda/queue.h"
+#include "runtime/cuda/side_device.h"
 #include "runtime/device.h"
 #include "runtime/status_macros.h"
 
@@ -114,6 +115,15 @@ absl::Status Failed(const char* what, cudaError_t error) {
       what, ": ", cudaGetErrorName(error), ", ", cudaGetErrorString(error)));
 }
 
+// A queue of the current GPU and what works on it.
+std::unique_ptr<Device> OpenQueue(Allocation allocation) {
+  auto queue = std::make_shared<cuda::StreamQueue>();
+  auto allocator =
+      std::make_unique<Allocator>(&kCudaBackend, queue.get(), allocation);
+  return std::make_unique<Device>(&kCudaBackend, std::move(queue),
+                                  std::move(allocator));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<CudaDevice>> ListCudaDevices() {
@@ -163,13 +173,15 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
   }
   const cudaError_t error = cudaSetDevice(options.index);
   if (error != cudaSuccess) return Failed(chosen.name.c_str(), error);
-  auto queue = std::make_shared<cuda::StreamQueue>();
+  std::unique_ptr<Device> device = OpenQueue(options.allocation);
+  cuda::StreamQueue* queue = cuda::Of(device->queue());
   queue->attention->Choose(cuda::AttentionKernels::LORICA_CUDA_ATTENTION);
   queue->matmuls.UseChoices(std::move(choices));
-  auto allocator = std::make_unique<Allocator>(&kCudaBackend, queue.get(),
-                                               options.allocation);
-  return std::make_unique<Device>(&kCudaBackend, std::move(queue),
-                                  std::move(allocator));
+  return device;
+}
+
+std::unique_ptr<Device> cuda::OpenSideDevice() {
+  return OpenQueue(Allocation::kDirect);
 }
 
 }  // namespace lorica

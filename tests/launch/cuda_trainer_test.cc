@@ -87,6 +87,34 @@ TEST(CudaTrainerBf16Test, StaysAsNearToF32AsTheCpu) {
   EXPECT_LT(gpu, 2.0 * cpu);
 }
 
+// A bucket a layer. Between two ranks both orders of addition give the same
+// bits, and these few gradients are gathered or summed whole: one collective a
+// sum.
+TEST(CudaTrainerTest, SummingDuringBackwardChangesNoBit) {
+  const GoldenModel model = {.folder = "heads_5_5_untied"};
+  constexpr int64_t kLayers = 2;
+  RunConfig config = GoldenRun({.data = 2}, DType::kF32);
+  config.train.steps = 2;
+  cuda_fakes::Reset({});
+  const Curve late = TrainGolden(OpenFakeGpu, config, model);
+  EXPECT_EQ(cuda_fakes::Collectives(), 2);
+  config.mesh.gradient_bucket_bytes = 1;
+  for (const bool deterministic : {true, false}) {
+    config.mesh.deterministic = deterministic;
+    for (const Policy policy : cuda_fakes::kPolicies) {
+      // The tree has more to order.
+      if (!deterministic && policy != Policy::kLazyRandom) continue;
+      cuda_fakes::Reset({.policy = policy, .seed = 5});
+      const Curve early = TrainGolden(OpenFakeGpu, config, model);
+      EXPECT_EQ(early.losses, late.losses) << policy;
+      EXPECT_EQ(early.grad_norms, late.grad_norms) << policy;
+      EXPECT_EQ(cuda_fakes::Collectives(), 2 * kLayers);
+      EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+      EXPECT_EQ(cuda_fakes::BytesAllocated(), 0u);
+    }
+  }
+}
+
 TEST(CudaTrainerTest, DataRanksChangeNoBit) {
   RunConfig config = GoldenRun({.data = 1}, DType::kF32);
   config.train.steps = 3;

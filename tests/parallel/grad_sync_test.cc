@@ -95,8 +95,8 @@ Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact,
     }
     flat.CopyFrom(values.data());
     if (m + 1 == micro_batches && buckets == Buckets::kThreeOfWhichSomeReady) {
-      sync.Ready(0, &flat);
-      sync.Ready(1, &flat);
+      sync.Ready(0, flat);
+      sync.Ready(1, flat);
     }
     sync.AddMicroBatch(&flat);
   }

@@ -10,6 +10,7 @@
 
 #include "absl/time/clock.h"
 #include "parallel/watchdog.h"
+#include "runtime/ops.h"
 #include "tests/parallel/communicator_suite.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/run_ranks.h"
@@ -18,6 +19,8 @@ namespace lorica {
 namespace {
 
 using cuda_fakes::Policy;
+using testing::Contains;
+using testing::Each;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
@@ -93,6 +96,72 @@ TEST(NcclCommunicatorTest, NcclsOwnSumsAreOfTheSameTerms) {
     }
   });
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
+// A sum of a few elements, which all ranks gather, and one of chunks.
+constexpr int64_t kStarted[] = {1000, 40000};
+
+TEST(NcclCommunicatorTest, StartedSumsAreThereOnceJoined) {
+  for (const Policy policy : cuda_fakes::kPolicies) {
+    for (const DeviceSums& sums : {kTrees, kFastest}) {
+      OnGpus(3, {.policy = policy}, sums, [](Communicator& world) {
+        const std::unique_ptr<Device> device = OpenTestDevice();
+        std::vector<Tensor> tensors;
+        for (const int64_t size : kStarted) {
+          Tensor& tensor = tensors.emplace_back(
+              Tensor::Empty(device.get(), {size}, DType::kF32));
+          ops::Fill(static_cast<float>(world.rank() + 1), &tensor);
+          world.StartAllReduceSum(&tensor, Purpose::kAdapterGrad);
+        }
+        world.JoinSums(device.get());
+        for (Tensor& tensor : tensors) {
+          ops::AddInto(Tensor::Zeros(device.get(), tensor.shape(), DType::kF32),
+                       &tensor);
+          EXPECT_THAT(tensor.ToHost<float>(), Each(6.0f));
+        }
+      });
+      EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+      EXPECT_EQ(cuda_fakes::BytesAllocated(), 0u);
+    }
+  }
+}
+
+TEST(NcclCommunicatorTest, ASumUsedBeforeItIsJoinedIsReported) {
+  for (const Policy policy : cuda_fakes::kPolicies) {
+    for (const int64_t size : kStarted) {
+      OnGpus(2, {.policy = policy}, kTrees, [size](Communicator& world) {
+        const std::unique_ptr<Device> device = OpenTestDevice();
+        Tensor tensor = Tensor::Zeros(device.get(), {size}, DType::kF32);
+        world.StartAllReduceSum(&tensor, Purpose::kAdapterGrad);
+        ops::Fill(1.0f, &tensor);
+        world.JoinSums(device.get());
+        device->Synchronize();
+      });
+      EXPECT_THAT(cuda_fakes::TakeReports(),
+                  Contains(HasSubstr("nothing orders them")));
+    }
+  }
+}
+
+// Rank 1 comes to the sum only after rank 0 has seen what it gave its device
+// afterwards.
+TEST(NcclCommunicatorTest, WorkGivenAfterAStartedSumDoesNotWaitForIt) {
+  for (const DeviceSums& sums : {kTrees, kFastest}) {
+    OnGpus(2, {.policy = Policy::kLazyLast}, sums, [](Communicator& world) {
+      const std::unique_ptr<Device> device = OpenTestDevice();
+      ASSERT_TRUE(world.OpenDeviceCollectivesNow().ok());
+      Tensor tensor = Tensor::Zeros(device.get(), {40000}, DType::kF32);
+      Tensor other = Tensor::Empty(device.get(), {8}, DType::kF32);
+      if (world.rank() == 1) world.Barrier();
+      world.StartAllReduceSum(&tensor, Purpose::kAdapterGrad);
+      ops::Fill(2.0f, &other);
+      EXPECT_THAT(other.ToHost<float>(), Each(2.0f));
+      if (world.rank() == 0) world.Barrier();
+      world.JoinSums(device.get());
+      device->Synchronize();
+    });
+    EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  }
 }
 
 TEST(NcclCommunicatorTest, RanksThatDoNotFindEachOtherAreAnError) {

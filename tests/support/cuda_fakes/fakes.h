@@ -61,6 +61,10 @@ void Reset(const Settings& settings);
 // What was found wrong since Reset or the last call, at most 16 texts.
 std::vector<std::string> TakeReports();
 
+// Collectives of NCCL that all ranks have come to since Reset; a group of
+// messages is one.
+int64_t Collectives();
+
 // Bytes allocated now, and how often memory was asked for since Reset.
 size_t BytesAllocated();
 int64_t Allocations();

@@ -246,7 +246,9 @@ void Launch(ncclComm* comm, const Deferred& call) {
   op.member = me;
   const bool last = ++collective->arrived == ranks;
   Timeline::Get().Add(reinterpret_cast<Stream*>(call.stream), std::move(op));
-  if (last) group.collectives.erase(number);
+  if (!last) return;
+  Timeline::Get().CountCollective();
+  group.collectives.erase(number);
 }
 
 ncclResult_t Defer(ncclComm* comm, Kind kind, Part part, cudaStream_t stream) {

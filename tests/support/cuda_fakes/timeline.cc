@@ -60,6 +60,7 @@ void Timeline::Reset(const Settings& settings) {
   }
   streams_.clear();
   reports_.clear();
+  collectives_ = 0;
   waits_.clear();
   threads_ = 0;
   ++epoch_;
@@ -294,6 +295,11 @@ void Reset(const Settings& settings) {
 }
 
 std::vector<std::string> TakeReports() { return Timeline::Get().TakeReports(); }
+
+int64_t Collectives() {
+  const std::lock_guard lock(Timeline::Get().mutex());
+  return Timeline::Get().collectives();
+}
 
 size_t BytesAllocated() { return DeviceMemory::Get().bytes(); }
 

@@ -86,6 +86,10 @@ class Timeline {
   bool RunAll();
 
   std::recursive_mutex& mutex() { return mutex_; }
+  // All ranks have come to a collective.
+  void CountCollective() { ++collectives_; }
+  int64_t collectives() const { return collectives_; }
+
   // Something changed that a waiting thread may wait for.
   void Progress();
   // Time of the devices, told by operations when they run.
@@ -127,6 +131,7 @@ class Timeline {
   uint64_t epoch_ = 0;
   uint64_t progress_ = 0;
   double microseconds_ = 0.0;
+  int64_t collectives_ = 0;
   bool dead_ = false;
 };
 
