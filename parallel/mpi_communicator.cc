@@ -73,20 +73,22 @@ Group HostGroup(const Group& group) {
 std::unique_ptr<Transport> OpenTransport(Group group, HostPath path);
 
 // Point-to-point messages: they have addresses and sizes of their own, where
-// MPI's collectives count and displace in 31 bits from one base.
+// MPI's collectives count and displace in 31 bits from one base, and they tell
+// who is waited for. Each goes straight from who has the bytes to who wants
+// them, so that a rank that waits is never taken for the one it waits for.
 class MessageTransport : public Transport {
  public:
   explicit MessageTransport(Group group)
       : Transport(RankIn(*group), SizeOf(*group)),
         group_(std::move(group)),
-        expected_(static_cast<size_t>(size())) {}
+        unfinished_(static_cast<size_t>(size())) {}
 
   std::vector<const void*> Exchange(absl::Span<const void* const> send,
                                     absl::Span<const int64_t> bytes) override;
   int64_t max_exchange_bytes() const override { return kMaxExchangeBytes; }
   void AllGather(void* data, absl::Span<const int64_t> bytes) override;
   void Broadcast(void* data, int64_t bytes, int root) override;
-  void Barrier() override { MPI_CHECK(MPI_Barrier(*group_)); }
+  void Barrier() override;
   std::unique_ptr<Transport> Split(int color, int key) override {
     return OpenTransport(SplitGroup(group_, color, key), HostPath::kMessages);
   }
@@ -100,36 +102,39 @@ class MessageTransport : public Transport {
   // Long arrays travel as several messages, in order.
   void Receive(void* data, int64_t bytes, int from);
   void Send(const void* data, int64_t bytes, int to);
+  // The request of a new message.
+  MPI_Request* Begin(int peer);
   void Finish();
 
   Group group_;
   std::vector<MPI_Request> requests_;
-  std::vector<int> senders_;  // Of each request; this rank where it sends.
-  // Messages still to come, by sender.
-  std::vector<std::atomic<int>> expected_;
+  std::vector<int> peers_;  // Of each request.
+  // Messages from and to each peer that are not done.
+  std::vector<std::atomic<int>> unfinished_;
   std::vector<char> received_;
 };
+
+MPI_Request* MessageTransport::Begin(int peer) {
+  peers_.push_back(peer);
+  unfinished_[peer].fetch_add(1, std::memory_order_relaxed);
+  return &requests_.emplace_back();
+}
 
 void MessageTransport::Receive(void* data, int64_t bytes, int from) {
   for (int64_t begin = 0; begin < bytes; begin += kMaxMessageBytes) {
     const int64_t part = std::min(kMaxMessageBytes, bytes - begin);
-    requests_.emplace_back();
-    senders_.push_back(from);
-    expected_[from].fetch_add(1, std::memory_order_relaxed);
     MPI_CHECK(MPI_Irecv(static_cast<char*>(data) + begin,
                         static_cast<int>(part), MPI_BYTE, from, kTag, *group_,
-                        &requests_.back()));
+                        Begin(from)));
   }
 }
 
 void MessageTransport::Send(const void* data, int64_t bytes, int to) {
   for (int64_t begin = 0; begin < bytes; begin += kMaxMessageBytes) {
     const int64_t part = std::min(kMaxMessageBytes, bytes - begin);
-    requests_.emplace_back();
-    senders_.push_back(rank());
     MPI_CHECK(MPI_Isend(static_cast<const char*>(data) + begin,
                         static_cast<int>(part), MPI_BYTE, to, kTag, *group_,
-                        &requests_.back()));
+                        Begin(to)));
   }
 }
 
@@ -141,20 +146,18 @@ void MessageTransport::Finish() {
     MPI_CHECK(MPI_Waitsome(total, requests_.data(), &count, finished.data(),
                            MPI_STATUSES_IGNORE));
     for (int i = 0; i < count; ++i) {
-      const int sender = senders_[finished[i]];
-      if (sender == rank()) continue;
-      expected_[sender].fetch_sub(1, std::memory_order_relaxed);
+      unfinished_[peers_[finished[i]]].fetch_sub(1, std::memory_order_relaxed);
     }
     left -= count;
   }
   requests_.clear();
-  senders_.clear();
+  peers_.clear();
 }
 
 std::vector<int> MessageTransport::Missing() const {
   std::vector<int> missing;
   for (int peer = 0; peer < size(); ++peer) {
-    if (expected_[peer].load(std::memory_order_relaxed) > 0) {
+    if (unfinished_[peer].load(std::memory_order_relaxed) > 0) {
       missing.push_back(peer);
     }
   }
@@ -199,11 +202,19 @@ void MessageTransport::AllGather(void* data, absl::Span<const int64_t> bytes) {
 }
 
 void MessageTransport::Broadcast(void* data, int64_t bytes, int root) {
-  for (int64_t begin = 0; begin < bytes; begin += kMaxMessageBytes) {
-    const int64_t part = std::min(kMaxMessageBytes, bytes - begin);
-    MPI_CHECK(MPI_Bcast(static_cast<char*>(data) + begin,
-                        static_cast<int>(part), MPI_BYTE, root, *group_));
+  if (rank() == root) {
+    for (int step = 1; step < size(); ++step) {
+      Send(data, bytes, (rank() + step) % size());
+    }
+  } else {
+    Receive(data, bytes, root);
   }
+  Finish();
+}
+
+void MessageTransport::Barrier() {
+  std::vector<char> come(static_cast<size_t>(size()));
+  AllGather(come.data(), std::vector<int64_t>(size(), 1));
 }
 
 // Processes of one host.

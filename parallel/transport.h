@@ -39,8 +39,8 @@ class Transport {
   // Joins the ranks that give the same color, ordered by key, then by rank.
   virtual std::unique_ptr<Transport> Split(int color, int key) = 0;
 
-  // Ranks known not to have come to the present call, for messages. Any thread
-  // may ask.
+  // Ranks that the present call waits for: those that have not come to it, or
+  // not taken what it sends them. Any thread may ask.
   virtual std::vector<int> Missing() const { return {}; }
 
  protected:

@@ -2,12 +2,14 @@
 # What survivors do when a rank is stopped, killed or cut off.
 #
 #   faults.sh stop|kill|cut PROGRAM      PROGRAM: collective_loop
+#   faults.sh stop PROGRAM messages      where ranks only send, or meet
 #
 # Prints what a user would see. Exits 0 if the job ended in time and the ranks
 # that should say why did, 77 where the fault cannot be made.
 set -u
 fault=$1
 program=$2
+work=${3:-}
 here=$(dirname "$0")
 timeout=3     # Of the watchdog.
 limit=40      # The whole job, its start on a busy machine included.
@@ -19,7 +21,7 @@ case $fault in
   cut) CUT_AFTER=6 timeout $limit "$here/several_hosts.sh" 1 \
     "$program" $timeout > "$output" 2>&1 & ;;
   *) timeout $limit mpirun -n 3 --oversubscribe --bind-to none \
-    "$program" $timeout > "$output" 2>&1 & ;;
+    "$program" $timeout $work > "$output" 2>&1 & ;;
 esac
 job=$!
 
@@ -42,14 +44,19 @@ complain() {
 [ $code = 77 ] && exit 77
 [ $code = 124 ] && complain "the job hung"
 [ $code = 0 ] && complain "the job ended as if nothing had happened"
+call="all-reduce sum [0-9]+ \(adapter gradient, 400000 bytes"
+[ "$work" = messages ] &&
+  call="(broadcast|barrier) [0-9]+ \(control, [0-9]+ bytes"
 says() { # rank, what
-  grep -Eq "lorica: rank $1 waited [0-9.]+m?s in all-reduce sum [0-9]+ \(adapter gradient, 400000 bytes, $2" \
+  grep -Eq "lorica: rank $1 waited [0-9.]+m?s in $call, $2" \
     "$output" || complain "rank $1 did not say what it waited for"
 }
 case $fault in
   stop)
     says 0 "group of ranks 0 1 2\) for rank 1;"
-    says 2 "group of ranks 0 1 2\) for rank 1;"
+    # Of the meeting, rank 2 may miss rank 0 as well, which waits in the other
+    # call.
+    says 2 "group of ranks 0 1 2\) for rank (0 )?1;"
     for _ in $(seq 50); do # Gone, or dead and not yet buried.
       grep -Eq '^State:[[:space:]]*[^Z]' "/proc/$victim/status" 2> /dev/null ||
         break
