@@ -206,6 +206,14 @@ void Communicator::JoinSums(Device* device) {
   if (device_ != nullptr) device_->JoinSums(device);
 }
 
+Tensor Communicator::SumMemory(Device* device, int64_t elements) {
+  if (device_ == nullptr) return {};
+  Tensor memory = device_->SumMemory(device, elements);
+  int64_t without[] = {memory.present() ? 0 : 1};
+  AllReduceMax(absl::MakeSpan(without), Purpose::kControl);
+  return without[0] == 0 ? memory : Tensor();
+}
+
 void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose, Sum sum) {
   if (size() == 1) return;
   const int64_t element_bytes = static_cast<int64_t>(SizeOf(tensor->dtype()));

@@ -12,6 +12,9 @@
 namespace lorica {
 namespace {
 
+// Buckets begin at multiples of so many elements in memory for sums.
+constexpr int64_t kPlaceElements = 128;
+
 std::vector<int> FirstHolders(const ShardSpec& spec, int ranks) {
   std::vector<int> holders(ranks);
   for (int rank = 0; rank < ranks; ++rank) {
@@ -101,6 +104,7 @@ GradSync::GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
   if (buckets.empty()) buckets.push_back({{0, elements}});
   std::vector<FlatSlice> left(slices.begin(), slices.end());
   std::erase_if(left, [](const FlatSlice& s) { return s.range.size() == 0; });
+  int64_t places = 0;
   for (Bucket& bucket : buckets) {
     std::erase_if(left, [&](const FlatSlice& slice) {
       return Holds(bucket, slice.range);
@@ -108,6 +112,9 @@ GradSync::GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
     Part& part = buckets_.emplace_back();
     for (const Range& range : bucket) part.elements += range.size();
     part.ranges = std::move(bucket);
+    part.place = places;
+    places +=
+        (part.elements + kPlaceElements - 1) / kPlaceElements * kPlaceElements;
   }
   CHECK(left.empty()) << "no bucket holds the slice " << left.front().range;
 }
@@ -136,6 +143,11 @@ std::vector<GradSync::Shared> GradSync::SharedOf(
   return shared;
 }
 
+void GradSync::TakeSumMemory(Device* device) {
+  const Part& last = buckets_.back();
+  sum_memory_ = data_->SumMemory(device, last.place + last.elements);
+}
+
 void GradSync::AddMicroBatch(Tensor* flat) {
   CHECK_EQ(flat->shape(), Shape{elements_});
   for (Part& part : buckets_) {
@@ -160,6 +172,12 @@ void GradSync::Start(Part* part) {
   std::optional<Tensor> sum = part->terms.Take();
   CHECK(sum.has_value()) << "a step without micro-batches";
   part->sum = *std::move(sum);
+  if (sum_memory_.present()) {
+    Tensor place =
+        sum_memory_.Cols({part->place, part->place + part->elements});
+    ops::ConvertInto(part->sum, 1.0f, &place);
+    part->sum = std::move(place);
+  }
   data_->StartAllReduceSum(&part->sum, Purpose::kAdapterGrad);
 }
 

@@ -57,6 +57,11 @@ class GradSync {
   GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
            const Mesh& mesh, std::vector<Bucket> buckets = {});
 
+  // Before the first step, for flat arrays on `device`, on all ranks: takes
+  // memory from which the library of collectives sums without copies of its
+  // own, where it has such.
+  void TakeSumMemory(Device* device);
+
   int num_buckets() const { return static_cast<int>(buckets_.size()); }
 
   // Takes the gradient of a micro-batch and leaves zeros, but for buckets that
@@ -88,6 +93,7 @@ class GradSync {
   struct Part {
     Bucket ranges;
     int64_t elements = 0;
+    int64_t place = 0;      // In memory for sums.
     TreeSum<Tensor> terms;  // Of this rank's micro-batches.
     Tensor sum;             // Over the data group, once that was started.
   };
@@ -104,6 +110,7 @@ class GradSync {
   std::vector<Range> invariant_;  // Whole on every rank, gradient as well.
   std::vector<Range> counted_;    // Of which this rank is the first holder.
   std::vector<Part> buckets_;
+  Tensor sum_memory_;  // Of all buckets; may be absent.
 };
 
 }  // namespace lorica

@@ -5,13 +5,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "parallel/nccl_connection.h"
 #include "parallel/tree_sum.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/launch.h"
@@ -44,121 +43,6 @@ void Order(cudaStream_t earlier, cudaStream_t later, cudaEvent_t event) {
 
 size_t ElementsOf(const Tensor& tensor) {
   return static_cast<size_t>(tensor.elements());
-}
-
-// A communicator of NCCL and the events of what was enqueued on it. Outlives
-// its group where a watchdog still holds work.
-class Connection {
- public:
-  // Errors are those of NCCL and a timeout.
-  static absl::StatusOr<std::shared_ptr<Connection>> Open(
-      const ncclUniqueId& id, int rank, int size, absl::Duration timeout);
-  ~Connection();
-
-  ncclComm_t comm() const { return comm_; }
-  // Whether a call that NCCL goes on with has come to its end; fatal where it
-  // fails.
-  void Finish(ncclResult_t result, const char* call);
-  // No more work follows. What is enqueued was waited for.
-  void Close();
-  void Abort();
-  ncclResult_t AsyncError() const;
-  bool closed() const;
-
-  cudaEvent_t TakeEvent();
-  void GiveBack(cudaEvent_t event);
-
- private:
-  mutable std::mutex mutex_;
-  ncclComm_t comm_ = nullptr;
-  bool closed_ = false;
-  std::vector<cudaEvent_t> events_;
-};
-
-constexpr absl::Duration kPollPeriod = absl::Microseconds(50);
-
-// What became of a call of a communicator that does not block.
-ncclResult_t Await(ncclComm_t comm, ncclResult_t result, absl::Time deadline) {
-  while (result == ncclInProgress) {
-    const ncclResult_t asked = ncclCommGetAsyncError(comm, &result);
-    if (asked != ncclSuccess) return asked;
-    if (result != ncclInProgress) return result;
-    if (absl::Now() > deadline) return ncclInProgress;
-    absl::SleepFor(kPollPeriod);
-  }
-  return result;
-}
-
-absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(
-    const ncclUniqueId& id, int rank, int size, absl::Duration timeout) {
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.blocking = 0;
-  auto connection = std::make_shared<Connection>();
-  const absl::Time deadline = absl::Now() + timeout;
-  ncclResult_t result =
-      ncclCommInitRankConfig(&connection->comm_, size, id, rank, &config);
-  result = Await(connection->comm_, result, deadline);
-  if (result == ncclSuccess) return connection;
-  connection->Abort();
-  return absl::UnavailableError(
-      result == ncclInProgress
-          ? absl::StrCat("NCCL did not bring ", size, " ranks together within ",
-                         absl::FormatDuration(timeout))
-          : absl::StrCat("NCCL: ", ncclGetErrorString(result)));
-}
-
-Connection::~Connection() {
-  for (const cudaEvent_t event : events_) CUDA_CHECK(cudaEventDestroy(event));
-}
-
-void Connection::Finish(ncclResult_t result, const char* call) {
-  result = Await(comm_, result, absl::InfiniteFuture());
-  CHECK(result == ncclSuccess) << call << ": " << ncclGetErrorString(result)
-                               << ", " << ncclGetLastError(comm_);
-}
-
-void Connection::Close() {
-  Finish(ncclCommFinalize(comm_), "ncclCommFinalize");
-  const std::lock_guard lock(mutex_);
-  closed_ = true;
-  const ncclResult_t result = ncclCommDestroy(comm_);
-  CHECK(result == ncclSuccess) << ncclGetErrorString(result);
-}
-
-void Connection::Abort() {
-  const std::lock_guard lock(mutex_);
-  if (comm_ != nullptr && !closed_) ncclCommAbort(comm_);
-  closed_ = true;
-}
-
-ncclResult_t Connection::AsyncError() const {
-  const std::lock_guard lock(mutex_);
-  if (closed_) return ncclSuccess;
-  ncclResult_t error = ncclSuccess;
-  const ncclResult_t asked = ncclCommGetAsyncError(comm_, &error);
-  return asked == ncclSuccess ? error : asked;
-}
-
-bool Connection::closed() const {
-  const std::lock_guard lock(mutex_);
-  return closed_;
-}
-
-cudaEvent_t Connection::TakeEvent() {
-  const std::lock_guard lock(mutex_);
-  if (events_.empty()) {
-    cudaEvent_t event = nullptr;
-    CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    return event;
-  }
-  const cudaEvent_t event = events_.back();
-  events_.pop_back();
-  return event;
-}
-
-void Connection::GiveBack(cudaEvent_t event) {
-  const std::lock_guard lock(mutex_);
-  events_.push_back(event);
 }
 
 class NcclWork : public DeviceWork {
@@ -249,6 +133,7 @@ class NcclGroup : public DeviceCollectives {
   void AllReduceSum(const Tensor& tensor, SumOrder order) override;
   void StartAllReduceSum(const Tensor& tensor, SumOrder order) override;
   void JoinSums(Device* device) override;
+  Tensor SumMemory(Device* device, int64_t elements) override;
   void AllGatherRows(const Tensor& slice, absl::Span<const int64_t> rows,
                      const Tensor& whole) override;
   void ReduceScatterRows(const Tensor& tensor, absl::Span<const int64_t> rows,
@@ -393,6 +278,15 @@ void NcclGroup::StartAllReduceSum(const Tensor& tensor, SumOrder order) {
 
 void NcclGroup::JoinSums(Device* device) {
   Order(stream_, cuda::StreamOf(device->queue()), end_);
+}
+
+Tensor NcclGroup::SumMemory(Device* device, int64_t elements) {
+  const size_t bytes = static_cast<size_t>(elements) * sizeof(float);
+  const std::shared_ptr<RegisteredMemory> memory = RegisteredMemory::Allocate(
+      connection_, bytes, cuda::StreamOf(device->queue()), stream_);
+  if (memory == nullptr) return {};
+  return Tensor::Borrow(device, {elements}, DType::kF32, memory->data(),
+                        memory);
 }
 
 void NcclGroup::AllGatherRows(const Tensor& slice,

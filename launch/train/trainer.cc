@@ -90,7 +90,9 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
       sync_(SlicesOf(*adapter), adapter->elements(), session.mesh(),
             BucketsOf(*adapter, gpt.config().num_layers,
                       config.mesh.gradient_bucket_bytes, &bucket_of_layer_)),
-      position_(std::move(position)) {}
+      position_(std::move(position)) {
+  sync_.TakeSumMemory(session.device());
+}
 
 absl::Status Trainer::Run(const TrainerEvents& events) {
   const TrainOptions& train = config_.train;

@@ -109,6 +109,9 @@ TEST(CudaTrainerTest, SummingDuringBackwardChangesNoBit) {
       EXPECT_EQ(early.losses, late.losses) << policy;
       EXPECT_EQ(early.grad_norms, late.grad_norms) << policy;
       EXPECT_EQ(cuda_fakes::Collectives(), 2 * kLayers);
+      // What is gathered goes elsewhere.
+      EXPECT_EQ(cuda_fakes::RegisteredCalls(),
+                deterministic ? 0 : 2 * kLayers * config.mesh.data);
       EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
       EXPECT_EQ(cuda_fakes::BytesAllocated(), 0u);
     }

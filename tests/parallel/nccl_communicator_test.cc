@@ -164,6 +164,41 @@ TEST(NcclCommunicatorTest, WorkGivenAfterAStartedSumDoesNotWaitForIt) {
   }
 }
 
+// The sum of a large array and of a small one in memory for sums, which is
+// there if `there`.
+void SumInSumMemory(const cuda_fakes::Settings& settings, bool there) {
+  OnGpus(2, settings, kFastest, [there](Communicator& world) {
+    const std::unique_ptr<Device> device = OpenTestDevice();
+    ASSERT_TRUE(world.OpenDeviceCollectivesNow().ok());
+    const Tensor memory = world.SumMemory(device.get(), 50000);
+    ASSERT_EQ(memory.present(), there);
+    if (!there) return;
+    for (const Range& range : {Range{0, 49920}, Range{49920, 50000}}) {
+      Tensor part = memory.Cols(range);
+      ops::Fill(1.0f, &part);
+      world.StartAllReduceSum(&part, Purpose::kAdapterGrad);
+    }
+    world.JoinSums(device.get());
+    EXPECT_THAT(memory.ToHost<float>(), Each(2.0f));
+  });
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  EXPECT_EQ(cuda_fakes::BytesAllocated(), 0u);
+}
+
+TEST(NcclCommunicatorTest, MemoryForSumsIsRegistered) {
+  for (const Policy policy : cuda_fakes::kPolicies) {
+    SumInSumMemory({.policy = policy}, true);
+    EXPECT_EQ(cuda_fakes::RegisteredCalls(), 4);
+  }
+}
+
+TEST(NcclCommunicatorTest, AllRanksRegisterOrNone) {
+  SumInSumMemory({.nccl_version = 21805}, false);
+  SumInSumMemory({.nccl_registering_ranks = 0}, false);
+  SumInSumMemory({.nccl_registering_ranks = 1}, false);
+  SumInSumMemory({.memory_bytes = 200}, false);
+}
+
 TEST(NcclCommunicatorTest, RanksThatDoNotFindEachOtherAreAnError) {
   cuda_fakes::Reset({.nccl_connects = false});
   RunRanks(2, [](std::unique_ptr<Communicator> world) {

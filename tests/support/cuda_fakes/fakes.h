@@ -48,11 +48,13 @@ struct Settings {
   // What plans of cuDNN's attention ask for; lorica is built without it if
   // absent.
   std::optional<size_t> sdpa_workspace_bytes;
-  double silence_seconds = 20;  // Without any progress, then a report.
   // What a product takes by each algorithm that cuBLASLt proposes, in its
   // order.
   std::vector<double> product_microseconds = {1.0};
   size_t cublas_lt_version = 130000;
+  int nccl_version = 22800;
+  int nccl_registering_ranks = 1000;  // Those below it register memory.
+  double silence_seconds = 20;        // Without any progress, then a report.
 };
 
 // Starts over with all streams forgotten. No other thread may be in a call.
@@ -64,6 +66,9 @@ std::vector<std::string> TakeReports();
 // Collectives of NCCL that all ranks have come to since Reset; a group of
 // messages is one.
 int64_t Collectives();
+
+// Calls of ranks, since Reset, all of whose buffers were registered with NCCL.
+int64_t RegisteredCalls();
 
 // Bytes allocated now, and how often memory was asked for since Reset.
 size_t BytesAllocated();

@@ -8,6 +8,7 @@
 #include <nccl.h>
 
 #include <functional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -238,6 +239,60 @@ TEST_P(FakesTest, AnExtraCollectiveIsADeadlockReport) {
   });
   EXPECT_THAT(TakeReports(), Contains(testing::AllOf(HasSubstr("deadlock"),
                                                      HasSubstr("for rank 1"))));
+}
+
+// A block registered by each of two ranks, and what a rank does with it.
+void WithRegistered(const std::function<void(ncclComm_t comm, void* data,
+                                             void* handle)>& body) {
+  OnTwoRanks([&](int, ncclComm_t comm) {
+    void* data = nullptr;
+    void* handle = nullptr;
+    ncclMemAlloc(&data, kBytes);
+    ncclCommRegister(comm, data, kBytes, &handle);
+    body(comm, data, handle);
+  });
+}
+
+TEST_P(FakesTest, MemoryThatGoesBeforeItsRegistrationIsReported) {
+  WithRegistered([](ncclComm_t comm, void* data, void* handle) {
+    ncclMemFree(data);
+    ncclCommDeregister(comm, handle);
+  });
+  EXPECT_THAT(TakeReports(), Contains(HasSubstr("freed that is registered")));
+}
+
+TEST_P(FakesTest, ARegistrationThatStaysIsReported) {
+  WithRegistered([](ncclComm_t, void*, void*) {});
+  EXPECT_THAT(TakeReports(), Contains(HasSubstr("memory still registered")));
+}
+
+TEST_P(FakesTest, ARegistrationOfNothingIsReported) {
+  OnTwoRanks([](int, ncclComm_t comm) {
+    float host[kFloats];
+    void* handle = nullptr;
+    ncclCommRegister(comm, host, kBytes, &handle);
+    ncclCommDeregister(comm, handle);
+    ncclCommDeregister(comm, handle);
+  });
+  const std::vector<std::string> reports = TakeReports();
+  EXPECT_THAT(reports, Contains(HasSubstr("outside any live allocation")));
+  EXPECT_THAT(reports, Contains(HasSubstr("of no registration")));
+}
+
+TEST_P(FakesTest, ARegistrationThatEndsBeforeACollectiveDoesIsReported) {
+  WithRegistered([](ncclComm_t comm, void* data, void* handle) {
+    const Streams s;
+    ncclAllReduce(data, data, kFloats, ncclFloat32, ncclSum, comm, s.compute);
+    Await(comm);
+    ncclCommDeregister(comm, handle);
+    cudaStreamSynchronize(s.compute);
+    ncclMemFree(data);
+  });
+  // The other rank may have run it by then, but nobody has waited for it.
+  EXPECT_THAT(
+      TakeReports(),
+      Contains(testing::ContainsRegex("ncclCommDeregister (before|of)")));
+  EXPECT_EQ(RegisteredCalls(), 2);
 }
 
 TEST_P(FakesTest, AbortLetsTheOthersGoOn) {

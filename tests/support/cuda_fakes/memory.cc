@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "tests/support/cuda_fakes/registrations.h"
 #include "tests/support/cuda_sim/simulator.h"
 
 namespace lorica::cuda_fakes {
@@ -51,6 +52,7 @@ void* DeviceMemory::Allocate(size_t bytes) {
 void DeviceMemory::Free(void* data) {
   const auto found = blocks_.find(Address(data));
   if (found == blocks_.end()) return;
+  Registrations::Get().CheckFree({data, found->second.bytes});
   bytes_ -= found->second.bytes;
   blocks_.erase(found);
   recent_ = nullptr;
@@ -62,6 +64,33 @@ const DeviceMemory::Block* DeviceMemory::Find(const void* data) const {
   if (next == blocks_.begin()) return nullptr;
   const Block& block = std::prev(next)->second;
   return Address(data) < block.begin + block.bytes ? &block : nullptr;
+}
+
+bool DeviceMemory::Holds(const Region& region) const {
+  const Block* block = Find(region.data);
+  return block != nullptr &&
+         Contains({reinterpret_cast<void*>(block->begin), block->bytes},
+                  region);
+}
+
+void DeviceMemory::CheckUnused(const std::string& what,
+                               const Region& region) const {
+  const Op* pending = Timeline::Get().PendingUse(region);
+  if (pending != nullptr) {
+    Timeline::Get().Report(what + " before '" + pending->name + "' has run");
+  }
+  const Block* block = Find(region.data);
+  if (block == nullptr) return;
+  const Clock& seen = Timeline::Get().seen();
+  const auto check = [&](const User& user) {
+    if (seen.Knows(user.stamp)) return;
+    Timeline::Get().Report(what + " of what '" + user.name +
+                           "' uses, and nobody has waited for it");
+  };
+  for (const auto& [begin, piece] : block->pieces) {
+    check(piece.writer);
+    for (const User& reader : piece.readers) check(reader);
+  }
 }
 
 Region DeviceMemory::WholeAt(const void* data) const {

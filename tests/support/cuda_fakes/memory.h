@@ -24,7 +24,11 @@ class DeviceMemory {
   // Null where the settings' memory is out.
   void* Allocate(size_t bytes);
   void Free(void* data);
-  bool Holds(const void* data) const { return Find(data) != nullptr; }
+  // Whether one live allocation holds the region.
+  bool Holds(const Region& region) const;
+  // Reports, as a mistake of `what`, uses of the region that the calling thread
+  // does not know to be over.
+  void CheckUnused(const std::string& what, const Region& region) const;
   // The whole allocation that begins at `data`; empty if there is none.
   Region WholeAt(const void* data) const;
 

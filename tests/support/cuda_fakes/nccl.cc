@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/dtype.h"
+#include "tests/support/cuda_fakes/registrations.h"
 #include "tests/support/cuda_fakes/timeline.h"
 #include "tests/support/cuda_sim/simulator.h"
 
@@ -24,6 +25,7 @@ using lorica::BFloat16;
 using lorica::cuda_fakes::Meeting;
 using lorica::cuda_fakes::Op;
 using lorica::cuda_fakes::Region;
+using lorica::cuda_fakes::Registrations;
 using lorica::cuda_fakes::Stream;
 using lorica::cuda_fakes::Timeline;
 
@@ -242,6 +244,13 @@ void Launch(ncclComm* comm, const Deferred& call) {
   }
   collective->parts[me] = call.part;
   Op op = OpOf(call, group.size);
+  const auto registered = [comm](const Region& region) {
+    return Registrations::Get().Cover(comm, region);
+  };
+  if (std::all_of(op.reads.begin(), op.reads.end(), registered) &&
+      std::all_of(op.writes.begin(), op.writes.end(), registered)) {
+    Registrations::Get().CountCall();
+  }
   if (!collective->aborted) op.meeting = collective->meeting;
   op.member = me;
   const bool last = ++collective->arrived == ranks;
@@ -339,6 +348,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   if (!comm->finalized) {
     Timeline::Get().Report("ncclCommDestroy without ncclCommFinalize");
   }
+  Registrations::Get().CheckNoneOf(comm);
   delete comm;
   return ncclSuccess;
 }
@@ -355,6 +365,24 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
     std::erase(collective->meeting->present, nullptr);
   }
   Timeline::Get().Progress();
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommRegister(ncclComm_t comm, void* data, size_t bytes,
+                              void** handle) {
+  const auto lock = Lock();
+  *handle = nullptr;
+  if (comm->rank >= Timeline::Get().settings().nccl_registering_ranks) {
+    return ncclSuccess;  // As with NCCL_LOCAL_REGISTER=0.
+  }
+  *handle =
+      reinterpret_cast<void*>(Registrations::Get().Add(comm, {data, bytes}));
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommDeregister(ncclComm_t comm, void* handle) {
+  const auto lock = Lock();
+  Registrations::Get().Remove(comm, reinterpret_cast<uintptr_t>(handle));
   return ncclSuccess;
 }
 

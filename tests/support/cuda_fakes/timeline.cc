@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "tests/support/cuda_fakes/memory.h"
+#include "tests/support/cuda_fakes/registrations.h"
 
 namespace lorica::cuda_fakes {
 namespace {
@@ -242,6 +243,21 @@ bool Timeline::RunAll() {
                      [](const auto& s) { return s->pending.empty(); });
 }
 
+const Op* Timeline::PendingUse(const Region& region) const {
+  const auto named = [&](const std::vector<Region>& regions) {
+    return std::any_of(regions.begin(), regions.end(),
+                       [&](const Region& r) { return Overlap(r, region); });
+  };
+  for (const auto& stream : streams_) {
+    for (const auto& op : stream->pending) {
+      if (named(op->reads) || named(op->writes)) return op.get();
+    }
+  }
+  return nullptr;
+}
+
+const Clock& Timeline::seen() const { return Current().seen; }
+
 bool Timeline::EverybodyWaits() const {
   return static_cast<int>(waits_.size()) >= threads_ &&
          std::all_of(waits_.begin(), waits_.end(), [this](const auto& wait) {
@@ -292,6 +308,7 @@ void Timeline::ReportDeadlock(const char* how) {
 void Reset(const Settings& settings) {
   Timeline::Get().Reset(settings);
   DeviceMemory::Get().Reset();
+  Registrations::Get().Reset();
 }
 
 std::vector<std::string> TakeReports() { return Timeline::Get().TakeReports(); }

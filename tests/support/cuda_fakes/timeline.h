@@ -27,6 +27,19 @@ struct Region {
   size_t bytes;
 };
 
+inline bool Overlap(const Region& a, const Region& b) {
+  const auto* a_begin = static_cast<const char*>(a.data);
+  const auto* b_begin = static_cast<const char*>(b.data);
+  return a_begin < b_begin + b.bytes && b_begin < a_begin + a.bytes;
+}
+
+inline bool Contains(const Region& outer, const Region& inner) {
+  const auto* begin = static_cast<const char*>(outer.data);
+  const auto* inner_begin = static_cast<const char*>(inner.data);
+  return begin <= inner_begin &&
+         inner_begin + inner.bytes <= begin + outer.bytes;
+}
+
 struct Stream;
 struct Op;
 
@@ -84,6 +97,10 @@ class Timeline {
   // Runs one operation that `op` needs, if one can run. Whether `op` is done.
   bool Poke(const std::shared_ptr<Op>& op);
   bool RunAll();
+  // An operation that has not run and names some of the region; null: none.
+  const Op* PendingUse(const Region& region) const;
+  // What the calling thread knows to be done.
+  const Clock& seen() const;
 
   std::recursive_mutex& mutex() { return mutex_; }
   // All ranks have come to a collective.

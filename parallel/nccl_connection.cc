@@ -1,0 +1,147 @@
+#include "parallel/nccl_connection.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "runtime/cuda/check.h"
+
+namespace lorica {
+namespace {
+
+constexpr absl::Duration kPollPeriod = absl::Microseconds(50);
+
+// What became of a call of a communicator that does not block.
+ncclResult_t Await(ncclComm_t comm, ncclResult_t result, absl::Time deadline) {
+  while (result == ncclInProgress) {
+    const ncclResult_t asked = ncclCommGetAsyncError(comm, &result);
+    if (asked != ncclSuccess) return asked;
+    if (result != ncclInProgress) return result;
+    if (absl::Now() > deadline) return ncclInProgress;
+    absl::SleepFor(kPollPeriod);
+  }
+  return result;
+}
+
+// For calls that end at once.
+void CheckNccl(ncclResult_t result, const char* call) {
+  CHECK(result == ncclSuccess) << call << ": " << ncclGetErrorString(result);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(
+    const ncclUniqueId& id, int rank, int size, absl::Duration timeout) {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  auto connection = std::make_shared<Connection>();
+  const absl::Time deadline = absl::Now() + timeout;
+  ncclResult_t result =
+      ncclCommInitRankConfig(&connection->comm_, size, id, rank, &config);
+  result = Await(connection->comm_, result, deadline);
+  if (result == ncclSuccess) return connection;
+  connection->Abort();
+  return absl::UnavailableError(
+      result == ncclInProgress
+          ? absl::StrCat("NCCL did not bring ", size, " ranks together within ",
+                         absl::FormatDuration(timeout))
+          : absl::StrCat("NCCL: ", ncclGetErrorString(result)));
+}
+
+Connection::~Connection() {
+  for (const cudaEvent_t event : events_) CUDA_CHECK(cudaEventDestroy(event));
+}
+
+void Connection::Finish(ncclResult_t result, const char* call) {
+  result = Await(comm_, result, absl::InfiniteFuture());
+  CHECK(result == ncclSuccess) << call << ": " << ncclGetErrorString(result)
+                               << ", " << ncclGetLastError(comm_);
+}
+
+void Connection::Close() {
+  CHECK_EQ(registered_, 0) << "registered memory outlives its group";
+  Finish(ncclCommFinalize(comm_), "ncclCommFinalize");
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+  CheckNccl(ncclCommDestroy(comm_), "ncclCommDestroy");
+}
+
+void Connection::Abort() {
+  const std::lock_guard lock(mutex_);
+  if (comm_ != nullptr && !closed_) ncclCommAbort(comm_);
+  closed_ = true;
+}
+
+ncclResult_t Connection::AsyncError() const {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return ncclSuccess;
+  ncclResult_t error = ncclSuccess;
+  const ncclResult_t asked = ncclCommGetAsyncError(comm_, &error);
+  return asked == ncclSuccess ? error : asked;
+}
+
+bool Connection::closed() const {
+  const std::lock_guard lock(mutex_);
+  return closed_;
+}
+
+cudaEvent_t Connection::TakeEvent() {
+  const std::lock_guard lock(mutex_);
+  if (events_.empty()) {
+    cudaEvent_t event = nullptr;
+    CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    return event;
+  }
+  const cudaEvent_t event = events_.back();
+  events_.pop_back();
+  return event;
+}
+
+void Connection::GiveBack(cudaEvent_t event) {
+  const std::lock_guard lock(mutex_);
+  events_.push_back(event);
+}
+
+std::shared_ptr<RegisteredMemory> RegisteredMemory::Allocate(
+    std::shared_ptr<Connection> connection, size_t bytes, cudaStream_t compute,
+    cudaStream_t communication) {
+  int version = 0;
+  if (ncclGetVersion(&version) != ncclSuccess ||
+      version < NCCL_VERSION(2, 19, 0)) {
+    return nullptr;
+  }
+  std::shared_ptr<RegisteredMemory> memory(new RegisteredMemory());
+  if (ncclMemAlloc(&memory->data_, bytes) != ncclSuccess) {
+    cudaGetLastError();  // Or the next launch would report it.
+    return nullptr;
+  }
+  memory->streams_[0] = compute;
+  memory->streams_[1] = communication;
+  memory->connection_ = std::move(connection);
+  Connection& to = *memory->connection_;
+  if (ncclCommRegister(to.comm(), memory->data_, bytes, &memory->handle_) !=
+          ncclSuccess ||
+      memory->handle_ == nullptr) {
+    memory->handle_ = nullptr;
+    return nullptr;
+  }
+  ++to.registered_;
+  return memory;
+}
+
+RegisteredMemory::~RegisteredMemory() {
+  if (data_ == nullptr) return;
+  for (const cudaStream_t stream : streams_) {
+    CUDA_CHECK(cudaStreamSynchronize(stream));
+  }
+  if (handle_ != nullptr) {
+    --connection_->registered_;
+    if (!connection_->closed()) {
+      CheckNccl(ncclCommDeregister(connection_->comm(), handle_),
+                "ncclCommDeregister");
+    }
+  }
+  CheckNccl(ncclMemFree(data_), "ncclMemFree");
+}
+
+}  // namespace lorica
