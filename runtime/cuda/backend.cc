@@ -116,8 +116,9 @@ absl::Status Failed(const char* what, cudaError_t error) {
 }
 
 // A queue of the current GPU and what works on it.
-std::unique_ptr<Device> OpenQueue(Allocation allocation) {
-  auto queue = std::make_shared<cuda::StreamQueue>();
+std::unique_ptr<Device> OpenQueue(Allocation allocation,
+                                  cuda::StreamPriority priority) {
+  auto queue = std::make_shared<cuda::StreamQueue>(priority);
   auto allocator =
       std::make_unique<Allocator>(&kCudaBackend, queue.get(), allocation);
   return std::make_unique<Device>(&kCudaBackend, std::move(queue),
@@ -173,7 +174,8 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
   }
   const cudaError_t error = cudaSetDevice(options.index);
   if (error != cudaSuccess) return Failed(chosen.name.c_str(), error);
-  std::unique_ptr<Device> device = OpenQueue(options.allocation);
+  std::unique_ptr<Device> device =
+      OpenQueue(options.allocation, cuda::StreamPriority::kNormal);
   cuda::StreamQueue* queue = cuda::Of(device->queue());
   queue->attention->Choose(cuda::AttentionKernels::LORICA_CUDA_ATTENTION);
   queue->matmuls.UseChoices(std::move(choices));
@@ -181,7 +183,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
 }
 
 std::unique_ptr<Device> cuda::OpenSideDevice() {
-  return OpenQueue(Allocation::kDirect);
+  return OpenQueue(Allocation::kDirect, cuda::StreamPriority::kHigh);
 }
 
 }  // namespace lorica

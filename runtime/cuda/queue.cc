@@ -21,9 +21,14 @@ void KeepReleasedMemory() {
 
 }  // namespace
 
-StreamQueue::StreamQueue() {
+StreamQueue::StreamQueue(StreamPriority priority) {
   KeepReleasedMemory();
-  CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  int lowest = 0;
+  int highest = 0;
+  CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+  CUDA_CHECK(cudaStreamCreateWithPriority(
+      &stream, cudaStreamNonBlocking,
+      priority == StreamPriority::kHigh ? highest : lowest));
   CUDA_CHECK(
       cudaMallocAsync(reinterpret_cast<void**>(&norm), sizeof(*norm), stream));
   attention = std::make_unique<CudnnAttention>(stream);

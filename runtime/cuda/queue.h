@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "runtime/backend.h"
@@ -22,11 +23,14 @@ struct ScratchBlock {
   size_t bytes = 0;
 };
 
+// Whose blocks a GPU starts first where several streams have some to start.
+enum class StreamPriority : uint8_t { kNormal, kHigh };
+
 // All work of a device goes to one stream, so memory that is released and
 // taken again needs no other order. Created and used with the device current
 // in the calling thread.
 struct StreamQueue : Queue {
-  StreamQueue();
+  explicit StreamQueue(StreamPriority priority);
   // Waits for the stream.
   ~StreamQueue();
   StreamQueue(const StreamQueue&) = delete;

@@ -10,8 +10,8 @@ namespace lorica::cuda {
 
 // The GPU that is current in the calling thread, as a device with a queue and
 // memory of its own: what it is given runs beside what the GPU's other devices
-// are given, and nothing but events orders them. Its memory is the driver's
-// pool, in the order of its queue.
+// are given and takes precedence, and nothing but events orders them. Its
+// memory is the driver's pool, in the order of its queue.
 std::unique_ptr<Device> OpenSideDevice();
 
 }  // namespace lorica::cuda
