@@ -144,22 +144,20 @@ Tensor Gpt::BlocksBackward(Record record, const Pass& pass,
   return dstream;
 }
 
-std::vector<double> Gpt::ForwardAndBackward(const Pass& pass,
-                                            Recompute recompute,
-                                            float grad_scale,
-                                            const Adapter* adapter,
-                                            Record record, Tensor* dx) const {
+// Memory for the losses comes before that of activations: it outlives them.
+RowLosses Gpt::ForwardAndBackward(const Pass& pass, Recompute recompute,
+                                  float grad_scale, const Adapter* adapter,
+                                  Record record, Tensor* dx) const {
+  RowLosses losses(pass.targets);
   const Stream out =
       Blocks(Embed(pass), pass, adapter, recompute, nullptr, &record);
-  LossHead::Result loss = head_->LossesAndGrad(out, pass.targets, grad_scale);
-  *dx =
-      BlocksBackward(std::move(record), pass, adapter, std::move(loss.dstream));
-  return std::move(loss.losses);
+  Tensor dstream = head_->LossesAndGrad(out, grad_scale, &losses);
+  *dx = BlocksBackward(std::move(record), pass, adapter, std::move(dstream));
+  return losses;
 }
 
-std::vector<double> Gpt::Train(const Pass& pass, Recompute recompute,
-                               float grad_scale, const Adapter& adapter,
-                               const LayerDone& done) const {
+RowLosses Gpt::Train(const Pass& pass, Recompute recompute, float grad_scale,
+                     const Adapter& adapter, const LayerDone& done) const {
   Tensor dx;
   return ForwardAndBackward(
       pass, recompute, grad_scale, &adapter,
@@ -171,7 +169,8 @@ std::vector<double> Gpt::TrainToEmbedding(const Pass& pass, Recompute recompute,
                                           const Adapter* adapter,
                                           Tensor* dx) const {
   return ForwardAndBackward(pass, recompute, grad_scale, adapter,
-                            {.below = ops::InputGrad::kWhole}, dx);
+                            {.below = ops::InputGrad::kWhole}, dx)
+      .Read();
 }
 
 std::vector<double> Gpt::Evaluate(const Pass& pass,

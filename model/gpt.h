@@ -43,15 +43,15 @@ class Gpt {
                                                    : Selection::kTargets;
   }
 
-  // The loss of each of the pass's rows (0 where its target is negative). Adds
-  // grad_scale times the gradient of their sum to the adapter's gradients;
+  // The loss of each of the pass's rows, to be read when the host has time.
+  // Adds grad_scale times the gradient of their sum to the adapter's gradients;
   // `done`, if given, is told of each layer once its gradients are complete,
   // from the last to the lowest with an adapter.
-  std::vector<double> Train(const Pass& pass, Recompute recompute,
-                            float grad_scale, const Adapter& adapter,
-                            const LayerDone& done = nullptr) const;
-  // The same with the backward pass going on to the embedding, whether an
-  // adapter needs it or not: `dx` receives grad_scale times the gradient for
+  RowLosses Train(const Pass& pass, Recompute recompute, float grad_scale,
+                  const Adapter& adapter,
+                  const LayerDone& done = nullptr) const;
+  // The same, read, with the backward pass going on to the embedding, whether
+  // an adapter needs it or not: `dx` receives grad_scale times the gradient for
   // the embedded tokens, [T, H], or this rank's rows of it where the plan
   // splits tokens. `adapter` may be null: the frozen model.
   std::vector<double> TrainToEmbedding(const Pass& pass, Recompute recompute,
@@ -92,10 +92,9 @@ class Gpt {
   // Returns the gradient for the lowest layer's input where it is due.
   Tensor BlocksBackward(Record record, const Pass& pass, const Adapter* adapter,
                         Tensor dstream) const;
-  std::vector<double> ForwardAndBackward(const Pass& pass, Recompute recompute,
-                                         float grad_scale,
-                                         const Adapter* adapter, Record record,
-                                         Tensor* dx) const;
+  RowLosses ForwardAndBackward(const Pass& pass, Recompute recompute,
+                               float grad_scale, const Adapter* adapter,
+                               Record record, Tensor* dx) const;
 
   GptConfig config_;
   ModelPlan plan_;

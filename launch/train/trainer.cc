@@ -75,6 +75,13 @@ double Sum(const std::vector<double>& values) {
   return sum;
 }
 
+// Of a micro-batch, given those of its passes.
+double Sum(const std::vector<RowLosses>& passes) {
+  double sum = 0.0;
+  for (const RowLosses& losses : passes) sum += Sum(losses.Read());
+  return sum;
+}
+
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, const Session& session,
@@ -194,6 +201,7 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   // A slot for each micro-batch of the global batch, filled by its owner; the
   // last one counts tokens.
   std::vector<double> losses(static_cast<size_t>(micro_batches) + 1, 0.0);
+  std::vector<std::vector<RowLosses>> unread;  // By micro-batch of this rank.
   for (int64_t i = 0; i < mine; ++i) {
     const int64_t number = data.rank() * mine + i;
     const TokenBatch batch = Rows(first_row + number * train.micro_batch);
@@ -206,12 +214,17 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
         }
       };
     }
-    losses[static_cast<size_t>(number)] =
-        MicroBatch(batch, 1.0f / static_cast<float>(targets), done);
+    unread.push_back(
+        MicroBatch(batch, 1.0f / static_cast<float>(targets), done));
     losses.back() += static_cast<double>(batch.tokens.size());
     sync_.AddMicroBatch(adapter_->grads());
   }
   Reduce();
+  // The device has the whole step before the host waits for it.
+  for (int64_t i = 0; i < mine; ++i) {
+    losses[static_cast<size_t>(data.rank() * mine + i)] =
+        Sum(unread[static_cast<size_t>(i)]);
+  }
   data.AllReduceSum(absl::MakeSpan(losses), Purpose::kLoss);
   const double tokens = losses.back();
   losses.pop_back();
@@ -259,10 +272,11 @@ void Trainer::Reduce() {
   sync_.Reduce(adapter_->grads());
 }
 
-double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale,
-                           const LayerDone& done) {
+std::vector<RowLosses> Trainer::MicroBatch(const TokenBatch& batch,
+                                           float grad_scale,
+                                           const LayerDone& done) {
   const Span span(SpanKind::kPhase, "micro-batch");
-  double loss = 0.0;
+  std::vector<RowLosses> losses;
   const std::vector<RecordRange> passes = CutIntoPasses(batch, kPassTokens);
   for (size_t i = 0; i < passes.size(); ++i) {
     const Pass pass =
@@ -270,10 +284,10 @@ double Trainer::MicroBatch(const TokenBatch& batch, float grad_scale,
                          static_cast<uint64_t>(config_.train.seed));
     // Only after its last pass is a layer's gradient complete.
     const bool last = i + 1 == passes.size();
-    loss += Sum(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_,
-                           last ? done : nullptr));
+    losses.push_back(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_,
+                                last ? done : nullptr));
   }
-  return loss;
+  return losses;
 }
 
 void Trainer::Update(int64_t step, double grad_norm, double learning_rate) {

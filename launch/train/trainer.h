@@ -87,10 +87,10 @@ class Trainer {
   TokenBatch Rows(int64_t first) const;
   // Sums the gradients over the data ranks.
   void Reduce();
-  // Adds a micro-batch's gradient and returns its loss, summed in nats. `done`
+  // Adds a micro-batch's gradient and returns the losses of its passes. `done`
   // is told of the layers whose gradients are complete.
-  double MicroBatch(const TokenBatch& batch, float grad_scale,
-                    const LayerDone& done);
+  std::vector<RowLosses> MicroBatch(const TokenBatch& batch, float grad_scale,
+                                    const LayerDone& done);
   void Update(int64_t step, double grad_norm, double learning_rate);
   void VerifyReplicas();
 

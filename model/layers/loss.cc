@@ -24,6 +24,29 @@ std::vector<Range> Chunks(int64_t rows) {
 
 }  // namespace
 
+RowLosses::RowLosses(Tensor targets)
+    : targets_(std::move(targets)),
+      stats_(Tensor::Empty(targets_.device(), {3, targets_.elements()},
+                           DType::kF32)) {}
+
+void RowLosses::Keep(const Tensor& stats, const Range& rows) {
+  Tensor place = stats_.Cols(rows);
+  ops::ConvertInto(stats, 1.0f, &place);
+}
+
+std::vector<double> RowLosses::Read() const {
+  const std::vector<float> stats = stats_.ToHost<float>();
+  const std::vector<int32_t> ids = targets_.ToHost<int32_t>();
+  std::vector<double> losses;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const double max = stats[i];
+    const double sum = stats[ids.size() + i];
+    const double target = stats[2 * ids.size() + i];
+    losses.push_back(ids[i] < 0 ? 0.0 : max + std::log(sum) - target);
+  }
+  return losses;
+}
+
 LossHead::LossHead(Tensor norm, float norm_epsilon, ops::HeadSlice head,
                    const LinearPlan& plan, Communicator* group)
     : norm_(std::move(norm)),
@@ -39,7 +62,8 @@ LossHead::Chunk LossHead::Stats(const Tensor& h, const Tensor& targets,
   Chunk chunk = {.logits = ops::LogitStats(h, head_, targets, keep)};
   chunk.stats = chunk.logits.stats;
   if (group_->size() == 1) return chunk;
-  // On the host, which is due the losses anyway.
+  // On the host: the maxima and sums are few, but the device has to be waited
+  // for.
   std::vector<float> stats = chunk.stats.ToHost<float>();
   const size_t rows = static_cast<size_t>(h.rows());
   const absl::Span<float> maxima = absl::MakeSpan(stats).first(rows);
@@ -52,38 +76,25 @@ LossHead::Chunk LossHead::Stats(const Tensor& h, const Tensor& targets,
   return chunk;
 }
 
-void LossHead::AddLosses(const Chunk& chunk, const Tensor& targets,
-                         std::vector<double>* losses) const {
-  const std::vector<float> stats = chunk.stats.ToHost<float>();
-  const std::vector<int32_t> ids = targets.ToHost<int32_t>();
-  for (size_t i = 0; i < ids.size(); ++i) {
-    const double max = stats[i];
-    const double sum = stats[ids.size() + i];
-    const double target = stats[2 * ids.size() + i];
-    losses->push_back(ids[i] < 0 ? 0.0 : max + std::log(sum) - target);
-  }
-}
-
 std::vector<double> LossHead::Losses(const Stream& in,
                                      const Tensor& targets) const {
   const Span span(SpanKind::kLayer, "head", "forward");
   Tensor h = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_).y;
   h = Redistribute(std::move(h), plan_.input, targets.elements(), *group_,
                    Purpose::kActivation);
-  std::vector<double> losses;
+  RowLosses losses(targets);
   for (const Range& rows : Chunks(h.rows())) {
-    const Tensor chunk_targets = targets.Cols(rows);
-    AddLosses(Stats(h.Rows(rows), chunk_targets, ops::KeepExps::kNo),
-              chunk_targets, &losses);
+    losses.Keep(
+        Stats(h.Rows(rows), targets.Cols(rows), ops::KeepExps::kNo).stats,
+        rows);
   }
-  return losses;
+  return losses.Read();
 }
 
-LossHead::Result LossHead::LossesAndGrad(const Stream& in,
-                                         const Tensor& targets,
-                                         float scale) const {
+Tensor LossHead::LossesAndGrad(const Stream& in, float scale,
+                               RowLosses* losses) const {
   const Span span(SpanKind::kLayer, "head", "both");
-  Result result;
+  const Tensor& targets = losses->targets();
   ops::RmsNormResult norm = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_);
   const Tensor h = Redistribute(norm.y, plan_.input, targets.elements(),
                                 *group_, Purpose::kActivation);
@@ -91,7 +102,7 @@ LossHead::Result LossHead::LossesAndGrad(const Stream& in,
   for (const Range& rows : Chunks(h.rows())) {
     const Tensor chunk_targets = targets.Cols(rows);
     const Chunk chunk = Stats(h.Rows(rows), chunk_targets, ops::KeepExps::kYes);
-    AddLosses(chunk, chunk_targets, &result.losses);
+    losses->Keep(chunk.stats, rows);
     Tensor dh_rows = dh.Rows(rows);
     ops::ConvertInto(
         ops::LogitGrad(chunk.logits, chunk.stats, head_, chunk_targets, scale),
@@ -99,11 +110,11 @@ LossHead::Result LossHead::LossesAndGrad(const Stream& in,
   }
   dh = RedistributeGrad(std::move(dh), plan_.input, targets.elements(), *group_,
                         Purpose::kActivationGrad);
-  result.dstream =
+  Tensor dstream =
       Tensor::Empty(norm.sum.device(), norm.sum.shape(), norm.sum.dtype());
   ops::RmsNormBackward(dh, norm.sum, norm_, norm.rstd, Update::kAssign,
-                       &result.dstream);
-  return result;
+                       &dstream);
+  return dstream;
 }
 
 Tensor LossHead::Logits(const Stream& in) const {

@@ -12,6 +12,26 @@
 
 namespace lorica {
 
+// The losses of a pass's rows while they are on the device: the host goes on
+// and reads them when it has nothing else to give.
+class RowLosses {
+ public:
+  // `targets` [C] I32; takes memory for the statistics beside them.
+  explicit RowLosses(Tensor targets);
+
+  const Tensor& targets() const { return targets_; }
+  // Statistics [3, rows], as ops::LogitStats', of some rows over the whole
+  // vocabulary.
+  void Keep(const Tensor& stats, const Range& rows);
+  // By row; 0 where its target is negative. Once all rows are kept; waits for
+  // the device.
+  std::vector<double> Read() const;
+
+ private:
+  Tensor targets_;
+  Tensor stats_;  // [3, C] F32
+};
+
 // h = norm(x);  loss_i = log sum exp(W h_i) - (W h_i)[target_i]
 //
 // Rows are taken in chunks, and a chunk's input gradient is formed while its
@@ -25,15 +45,10 @@ class LossHead {
   LossHead(Tensor norm, float norm_epsilon, ops::HeadSlice head,
            const LinearPlan& plan, Communicator* group);
 
-  struct Result {
-    std::vector<double> losses;  // Per row; 0 where its target is negative.
-    Tensor dstream;              // [C, H], scale times the gradient of the sum.
-  };
-
-  // The losses alone.
+  // The losses alone, by row.
   std::vector<double> Losses(const Stream& in, const Tensor& targets) const;
-  Result LossesAndGrad(const Stream& in, const Tensor& targets,
-                       float scale) const;
+  // Fills in `losses`; returns scale times the gradient of their sum, [C, H].
+  Tensor LossesAndGrad(const Stream& in, float scale, RowLosses* losses) const;
   // [C, V] F32 logits of the whole vocabulary on every rank; a few rows.
   Tensor Logits(const Stream& in) const;
 
@@ -43,8 +58,6 @@ class LossHead {
     Tensor stats;  // Of the whole vocabulary.
   };
   Chunk Stats(const Tensor& h, const Tensor& targets, ops::KeepExps keep) const;
-  void AddLosses(const Chunk& chunk, const Tensor& targets,
-                 std::vector<double>* losses) const;
 
   Tensor norm_;
   float norm_epsilon_;

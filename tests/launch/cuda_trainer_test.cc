@@ -118,6 +118,23 @@ TEST(CudaTrainerTest, SummingDuringBackwardChangesNoBit) {
   }
 }
 
+// The first micro-batch's work, loss included, is given to the device and the
+// second's after it, before anything is waited for.
+TEST(CudaTrainerTest, OneRankWaitsForNothingBetweenMicroBatches) {
+  RunConfig config = GoldenRun({}, DType::kF32);
+  config.train.steps = 2;
+  std::vector<int64_t> waits;
+  cuda_fakes::Reset({.policy = Policy::kLazyLast});
+  TrainGolden(OpenFakeGpu, config,
+              {.folder = "heads_5_5_untied", .before_micro_batch = [&] {
+                 waits.push_back(cuda_fakes::HostWaits());
+               }});
+  ASSERT_EQ(waits.size(), 4u);
+  EXPECT_EQ(waits[1], waits[0]);
+  EXPECT_GT(waits[2], waits[1]);
+  EXPECT_EQ(waits[3], waits[2]);
+}
+
 TEST(CudaTrainerTest, DataRanksChangeNoBit) {
   RunConfig config = GoldenRun({.data = 1}, DType::kF32);
   config.train.steps = 3;

@@ -19,7 +19,7 @@ namespace lorica {
 namespace {
 
 // One rank's share of a run.
-Curve TrainRank(const Golden& golden, const std::string& adapter_name,
+Curve TrainRank(const Golden& golden, const GoldenModel& model,
                 const RunConfig& config, const Session& session) {
   const auto base = OpenBaseModel(golden.model_path(), session);
   CHECK(base.ok()) << base.status().message();
@@ -28,7 +28,7 @@ Curve TrainRank(const Golden& golden, const std::string& adapter_name,
       LoadGpt(*base, dtype,
               config.mesh.tensor_sequence ? kSequenceParallel : kTensorParallel,
               session);
-  const std::string directory = golden.adapter_path(adapter_name);
+  const std::string directory = golden.adapter_path(model.adapter);
   const auto peft = ReadPeftAdapter(directory);
   CHECK(peft.ok()) << peft.status().message();
   const auto adapter = LoadAdapter(*base, *peft, directory, dtype, session);
@@ -40,7 +40,10 @@ Curve TrainRank(const Golden& golden, const std::string& adapter_name,
   };
   Trainer trainer(
       config, session, *gpt, adapter->get(),
-      [&](int64_t first, int64_t) { return batch_of(first); },
+      [&](int64_t first, int64_t) {
+        if (model.before_micro_batch) model.before_micro_batch();
+        return batch_of(first);
+      },
       [&](int64_t first, int64_t count) {
         int64_t targets = 0;
         for (int64_t row = first; row < first + count; row += kGoldenRows) {
@@ -87,7 +90,7 @@ Curve TrainGolden(const std::function<std::unique_ptr<Device>(int rank)>& open,
              const auto session = Session::Over(
                  std::move(device), std::move(world), Placement{}, config.mesh);
              ASSERT_TRUE(session.ok()) << session.status().message();
-             Curve curve = TrainRank(golden, model.adapter, config, **session);
+             Curve curve = TrainRank(golden, model, config, **session);
              const std::lock_guard<std::mutex> lock(mutex);
              curves.push_back(std::move(curve));
            });

@@ -28,6 +28,8 @@ struct Curve {
 struct GoldenModel {
   std::string folder = "heads_9_3_tied_sharded";
   std::string adapter = "adapter_all";
+  // Called by each rank before each of its micro-batches; may be absent.
+  std::function<void()> before_micro_batch;
 };
 
 inline constexpr int64_t kGoldenRows = 2;  // Of a golden micro-batch.

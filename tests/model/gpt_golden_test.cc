@@ -111,7 +111,7 @@ class RankRun {
       const Pass pass =
           MakeTrainingPass(device_, batch, records, selection_, 1);
       const std::vector<double> rows =
-          gpt_->Train(pass, recompute_, scale, *adapter_);
+          gpt_->Train(pass, recompute_, scale, *adapter_).Read();
       for (size_t i = 0; i < rows.size(); ++i) {
         if (place[i] >= 0) losses[static_cast<size_t>(place[i])] = rows[i];
       }

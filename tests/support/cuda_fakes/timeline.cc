@@ -62,6 +62,7 @@ void Timeline::Reset(const Settings& settings) {
   streams_.clear();
   reports_.clear();
   collectives_ = 0;
+  host_waits_ = 0;
   waits_.clear();
   threads_ = 0;
   ++epoch_;
@@ -209,6 +210,7 @@ bool Timeline::RunUntil(const std::shared_ptr<Op>& op) {
 
 bool Timeline::RunUntil(const std::shared_ptr<Op>& op, Lock* lock) {
   if (op == nullptr) return true;
+  if (!op->done) ++host_waits_;
   while (!op->done) {
     const std::vector<std::shared_ptr<Op>> runnable = RunnableFor(*op);
     if (!runnable.empty()) {
@@ -316,6 +318,11 @@ std::vector<std::string> TakeReports() { return Timeline::Get().TakeReports(); }
 int64_t Collectives() {
   const std::lock_guard lock(Timeline::Get().mutex());
   return Timeline::Get().collectives();
+}
+
+int64_t HostWaits() {
+  const std::lock_guard lock(Timeline::Get().mutex());
+  return Timeline::Get().host_waits();
 }
 
 size_t BytesAllocated() { return DeviceMemory::Get().bytes(); }

@@ -106,6 +106,7 @@ class Timeline {
   // All ranks have come to a collective.
   void CountCollective() { ++collectives_; }
   int64_t collectives() const { return collectives_; }
+  int64_t host_waits() const { return host_waits_; }
 
   // Something changed that a waiting thread may wait for.
   void Progress();
@@ -149,6 +150,7 @@ class Timeline {
   uint64_t progress_ = 0;
   double microseconds_ = 0.0;
   int64_t collectives_ = 0;
+  int64_t host_waits_ = 0;
   bool dead_ = false;
 };
 
