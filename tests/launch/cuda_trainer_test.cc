@@ -87,17 +87,19 @@ TEST(CudaTrainerBf16Test, StaysAsNearToF32AsTheCpu) {
   EXPECT_LT(gpu, 2.0 * cpu);
 }
 
-// A bucket a layer. Between two ranks both orders of addition give the same
-// bits, and these few gradients are gathered or summed whole: one collective a
-// sum.
+// A bucket a layer, on a mesh whose tensor groups talk meanwhile. Between two
+// ranks both orders of addition give the same bits, and these few gradients are
+// gathered or summed whole: one collective a sum.
 TEST(CudaTrainerTest, SummingDuringBackwardChangesNoBit) {
   const GoldenModel model = {.folder = "heads_5_5_untied"};
   constexpr int64_t kLayers = 2;
-  RunConfig config = GoldenRun({.data = 2}, DType::kF32);
-  config.train.steps = 2;
+  constexpr int64_t kSteps = 2;
+  const MeshConfig mesh = {.data = 2, .tensor = 2, .tensor_sequence = true};
+  RunConfig config = GoldenRun(mesh, DType::kF32);
+  config.train.steps = kSteps;
   cuda_fakes::Reset({});
   const Curve late = TrainGolden(OpenFakeGpu, config, model);
-  EXPECT_EQ(cuda_fakes::Collectives(), 2);
+  const int64_t collectives = cuda_fakes::Collectives();
   config.mesh.gradient_bucket_bytes = 1;
   for (const bool deterministic : {true, false}) {
     config.mesh.deterministic = deterministic;
@@ -108,10 +110,11 @@ TEST(CudaTrainerTest, SummingDuringBackwardChangesNoBit) {
       const Curve early = TrainGolden(OpenFakeGpu, config, model);
       EXPECT_EQ(early.losses, late.losses) << policy;
       EXPECT_EQ(early.grad_norms, late.grad_norms) << policy;
-      EXPECT_EQ(cuda_fakes::Collectives(), 2 * kLayers);
+      EXPECT_EQ(cuda_fakes::Collectives(),
+                collectives + kSteps * (kLayers - 1) * mesh.tensor);
       // What is gathered goes elsewhere.
       EXPECT_EQ(cuda_fakes::RegisteredCalls(),
-                deterministic ? 0 : 2 * kLayers * config.mesh.data);
+                deterministic ? 0 : kSteps * kLayers * mesh.data * mesh.tensor);
       EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
       EXPECT_EQ(cuda_fakes::BytesAllocated(), 0u);
     }
