@@ -8,6 +8,7 @@
 // Quoted are medians over the steps but for the first two.
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <map>
 #include <string>
 #include <tuple>
@@ -154,6 +155,11 @@ absl::Status Run(const std::string& path, std::vector<std::string> overrides) {
   const absl::Status status = RunTraining(*config, **session);
   std::vector<StepTotals> steps = TotalsOf(StopTrace());
   if (!status.ok()) return status;
+  if (std::ssize(steps) <= kWarmUp) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "only ", steps.size(), " steps were trained: begin anew with ",
+        "checkpoint.resume=NEVER, and set train.steps to 4 or more"));
+  }
   device->Interpose(plain);
   std::map<Product, int64_t> products = TakeProducts();
   for (auto& [product, count] : products) count /= run.train.steps;
