@@ -149,7 +149,7 @@ const std::vector<Shape>& Shapes() {
       {kNN, 9, 35, {8194}, DType::kF32, Update::kAdd},
       {kNT, 9, 35, {4098}, DType::kBF16, Update::kAdd},
       // Rows that are dealt to threads.
-      {kNT, 300, 20, {16}},
+      {kNT, 301, 20, {16}},
   };
   return *shapes;
 }
