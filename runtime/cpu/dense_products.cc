@@ -21,8 +21,8 @@ constexpr int64_t kMinRows = 8;
 // core's second cache. Deeper sums are taken in several panels.
 constexpr int64_t kMaxDepth = 4096;
 constexpr int64_t kMaxTerms = 8;
-// Fewer rows of a panel are not worth a thread of their own.
-constexpr int64_t kMinRowsOfTask = 96;
+// Rows of a panel that one thread computes at least: two blocks.
+constexpr int64_t kRowsOfUnit = 24;
 
 // The terms, or parts of their K, that share a panel.
 struct Chunk {
@@ -67,39 +67,40 @@ View ColsOf(const View& v, int64_t first, int64_t count) {
   return cols;
 }
 
-// The columns of one panel and some of the rows.
+// Some rows of the columns of one panel.
 struct Task {
   int64_t first_col;
   Range rows;
 };
 
-// How the panels, and where they are few the rows, are dealt to threads.
-struct Deal {
-  Deal(const View& y, int64_t threads)
-      : panels((y.cols + kPanelCols - 1) / kPanelCols), rows(y.rows) {
-    const int64_t most = std::max<int64_t>(1, rows / kMinRowsOfTask);
-    double least_idle = 2;
-    for (int64_t n = 1; n <= std::min(most, threads); ++n) {
-      const int64_t turns = (panels * n + threads - 1) / threads;
-      const double idle = 1 - static_cast<double>(panels * n) /
-                                  static_cast<double>(turns * threads);
-      // Each split packs the panels once more.
-      if (idle + 0.03 * static_cast<double>(n) >= least_idle) continue;
-      least_idle = idle + 0.03 * static_cast<double>(n);
-      splits = n;
-    }
+// Work in units of some rows of a panel, panel after panel. A thread's share is
+// an equal number of units in a row, so it packs each of its panels once.
+class Units {
+ public:
+  explicit Units(const View& y)
+      : panels_((y.cols + kPanelCols - 1) / kPanelCols),
+        of_panel_((y.rows + kRowsOfUnit - 1) / kRowsOfUnit),
+        rows_(y.rows) {}
+
+  Range ShareOf(int64_t thread, int64_t threads) const {
+    const int64_t count = panels_ * of_panel_;
+    return {count * thread / threads, count * (thread + 1) / threads};
+  }
+  // Takes the units of the next panel from a share.
+  Task Take(Range* share) const {
+    const int64_t panel = share->begin / of_panel_;
+    const int64_t first = panel * of_panel_;
+    const int64_t end = std::min(share->end, first + of_panel_);
+    const Range rows = {(share->begin - first) * kRowsOfUnit,
+                        std::min(rows_, (end - first) * kRowsOfUnit)};
+    share->begin = end;
+    return {panel * kPanelCols, rows};
   }
 
-  int64_t size() const { return panels * splits; }
-  Task task(int64_t index) const {
-    const int64_t split = index % splits;
-    return {index / splits * kPanelCols,
-            {rows * split / splits, rows * (split + 1) / splits}};
-  }
-
-  int64_t panels;
-  int64_t rows;
-  int64_t splits = 1;
+ private:
+  int64_t panels_;
+  int64_t of_panel_;
+  int64_t rows_;
 };
 
 // Computes a task's part of y. `panel` and `sums` are the thread's own.
@@ -143,16 +144,21 @@ void SumOfProducts(Queue* queue, MatmulForm form, ArrayView<ProductTerm> terms,
   const int64_t depth = DepthOf(terms);
   const int64_t panel_words = std::min(depth, kMaxDepth) / 2 * kPanelCols;
   // A sum of several panels waits in F32 for the last.
-  const int64_t sums = depth <= kMaxDepth ? 0 : y.rows * kPanelCols;
-  const int64_t words = panel_words + sums;
+  const int64_t sum_words = depth <= kMaxDepth ? 0 : y.rows * kPanelCols;
+  const int64_t words = panel_words + sum_words;
   auto* scratch =
       queue->ScratchFor<uint32_t>(ScratchUse::kPanels, words * queue->threads);
-  const Deal deal(y, queue->threads);
-#pragma omp parallel for schedule(static) num_threads(queue->threads)
-  for (int64_t i = 0; i < deal.size(); ++i) {
-    uint32_t* panel = scratch + words * omp_get_thread_num();
-    SumTask(form, terms, update, y, deal.task(i), panel,
-            {panel + panel_words, DType::kF32, y.rows, kPanelCols, kPanelCols});
+  const Units units(y);
+#pragma omp parallel num_threads(queue->threads)
+  {
+    const int64_t thread = omp_get_thread_num();
+    uint32_t* panel = scratch + words * thread;
+    const View sums = {panel + panel_words, DType::kF32, y.rows, kPanelCols,
+                       kPanelCols};
+    Range share = units.ShareOf(thread, omp_get_num_threads());
+    while (share.size() > 0) {
+      SumTask(form, terms, update, y, units.Take(&share), panel, sums);
+    }
   }
 }
 
