@@ -219,18 +219,20 @@ double GradSync::SquaredNorm(const Tensor& flat) const {
   return norm;
 }
 
-void GradSync::VerifyReplicas(absl::string_view what,
-                              const Tensor& flat) const {
+absl::Status GradSync::VerifyReplicas(absl::string_view what,
+                                      const Tensor& flat) const {
   CHECK_EQ(flat.shape(), Shape{elements_});
+  absl::Status first = lorica::VerifyReplicas(what, {flat}, *data_);
+  // The other groups are asked in any case: their ranks may have seen nothing.
   const auto verify = [&](absl::Span<const Range> ranges, Communicator& group) {
     if (ranges.empty()) return;
     std::vector<Tensor> parts;
     for (const Range& range : ranges) parts.push_back(flat.Cols(range));
-    lorica::VerifyReplicas(what, parts, group);
+    first.Update(lorica::VerifyReplicas(what, parts, group));
   };
-  lorica::VerifyReplicas(what, {flat}, *data_);
   verify(invariant_, *tensor_);
   for (const Shared& shared : shared_) verify(shared.ranges, *shared.group);
+  return first;
 }
 
 }  // namespace lorica

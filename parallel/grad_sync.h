@@ -78,10 +78,11 @@ class GradSync {
   // Sum of squares of the whole reduced gradient, each element counted once;
   // the same on every rank.
   double SquaredNorm(const Tensor& flat) const;
-  // Fatal unless all ranks that hold an element of `flat` [elements], gradients
-  // or what is computed from them, hold the same bits: the data group's ranks
-  // everything, the tensor group's what they share.
-  void VerifyReplicas(absl::string_view what, const Tensor& flat) const;
+  // Internal, with `what` and the ranks that differ, unless all ranks that hold
+  // an element of `flat` [elements], gradients or what is computed from them,
+  // hold the same bits: the data group's ranks everything, the tensor group's
+  // what they share. A rank that shares no such element with them is not told.
+  absl::Status VerifyReplicas(absl::string_view what, const Tensor& flat) const;
 
  private:
   // Slices that the same tensor ranks hold terms of.

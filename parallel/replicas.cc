@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "parallel/host_image.h"
 #include "runtime/check.h"
@@ -33,9 +34,10 @@ std::string HashOf(absl::Span<const Tensor> tensors) {
 
 }  // namespace
 
-void VerifyReplicas(absl::string_view what, absl::Span<const Tensor> tensors,
-                    Communicator& group) {
-  if (group.size() == 1) return;
+absl::Status VerifyReplicas(absl::string_view what,
+                            absl::Span<const Tensor> tensors,
+                            Communicator& group) {
+  if (group.size() == 1) return absl::OkStatus();
   const std::vector<std::string> hashes =
       group.AllGatherBytes(HashOf(tensors), Purpose::kControl);
   const std::string& common =
@@ -48,9 +50,10 @@ void VerifyReplicas(absl::string_view what, absl::Span<const Tensor> tensors,
   for (int peer = 0; peer < group.size(); ++peer) {
     if (hashes[peer] != common) odd.push_back(group.world_rank(peer));
   }
-  CHECK(odd.empty()) << what << " is not the same on all " << group.size()
-                     << " ranks that hold it: rank " << absl::StrJoin(odd, " ")
-                     << " differs";
+  if (odd.empty()) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(
+      what, " is not the same on all ", group.size(),
+      " ranks that hold it: rank ", absl::StrJoin(odd, " "), " differs"));
 }
 
 }  // namespace lorica

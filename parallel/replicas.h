@@ -2,6 +2,7 @@
 #ifndef LORICA_PARALLEL_REPLICAS_H_
 #define LORICA_PARALLEL_REPLICAS_H_
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "parallel/communicator.h"
@@ -9,11 +10,12 @@
 
 namespace lorica {
 
-// Fatal unless the dense tensors are the same, byte for byte, on all ranks of
-// the group; names `what` and the ranks that differ from the majority. One
-// exchange of 16 bytes a rank.
-void VerifyReplicas(absl::string_view what, absl::Span<const Tensor> tensors,
-                    Communicator& group);
+// Internal, on every rank of the group, unless the dense tensors are the same
+// on all of them, byte for byte; names `what` and the ranks that differ from
+// the majority. One exchange of 16 bytes a rank.
+absl::Status VerifyReplicas(absl::string_view what,
+                            absl::Span<const Tensor> tensors,
+                            Communicator& group);
 
 }  // namespace lorica
 

@@ -306,11 +306,16 @@ void Trainer::Update(int64_t step, double grad_norm, double learning_rate) {
 }
 
 // What ranks hold alike must be alike to the last bit, or a save would not be
-// the model that was trained.
+// the model that was trained. Fatal, as the ranks that share nothing with those
+// that differ know of no error.
 void Trainer::VerifyReplicas() {
-  sync_.VerifyReplicas("the adapter", *adapter_->values());
-  sync_.VerifyReplicas("AdamW's first moment", *adapter_->first_moments());
-  sync_.VerifyReplicas("AdamW's second moment", *adapter_->second_moments());
+  const auto verify = [this](absl::string_view what, const Tensor& flat) {
+    const absl::Status same = sync_.VerifyReplicas(what, flat);
+    CHECK(same.ok()) << same.message();
+  };
+  verify("the adapter", *adapter_->values());
+  verify("AdamW's first moment", *adapter_->first_moments());
+  verify("AdamW's second moment", *adapter_->second_moments());
 }
 
 std::vector<double> TokenLosses(const TokenBatch& batch, const Gpt& gpt,
