@@ -27,12 +27,14 @@ Allocator::Allocator(const Backend* backend, Queue* queue,
 
 Allocator::~Allocator() {
   CHECK_EQ(in_use_, 0u) << "bytes of tensors outlive their device";
-  for (const Slab& slab : slabs_) {
-    backend_->release(queue_, slab.data, slab.bytes);
+  for (const Pool& pool : pools_) {
+    for (const Slab& slab : pool.slabs) {
+      backend_->release(queue_, slab.data, slab.bytes);
+    }
   }
 }
 
-void* Allocator::Allocate(size_t bytes) {
+void* Allocator::Allocate(size_t bytes, Lifetime lifetime) {
   const std::lock_guard<std::mutex> lock(mutex_);
   bytes = RoundUp(bytes);
   void* data = nullptr;
@@ -41,10 +43,11 @@ void* Allocator::Allocate(size_t bytes) {
     CHECK(data != nullptr) << "out of memory: " << bytes << " bytes wanted, "
                            << in_use_ << " in use on " << backend_->name;
   } else {
-    data = TakeFree(bytes);
+    Pool& pool = pools_[static_cast<size_t>(lifetime)];
+    data = pool.TakeFree(bytes);
     if (data == nullptr) {
-      AddSlab(bytes);
-      data = TakeFree(bytes);
+      AddSlab(bytes, &pool);
+      data = pool.TakeFree(bytes);
     }
   }
   in_use_ += bytes;
@@ -52,7 +55,7 @@ void* Allocator::Allocate(size_t bytes) {
   return data;
 }
 
-void Allocator::Release(void* data, size_t bytes) {
+void Allocator::Release(void* data, size_t bytes, Lifetime lifetime) {
   const std::lock_guard<std::mutex> lock(mutex_);
   bytes = RoundUp(bytes);
   in_use_ -= bytes;
@@ -60,51 +63,54 @@ void Allocator::Release(void* data, size_t bytes) {
     backend_->release(queue_, data, bytes);
     return;
   }
-  // Joins the block with its free neighbours. Neighbouring slabs may join as
-  // well, which does no harm: slabs are released only as a whole, at the end.
-  char* address = static_cast<char*>(data);
-  auto next = free_by_address_.lower_bound(address);
-  if (next != free_by_address_.end() && address + bytes == next->first) {
-    bytes += next->second;
-    free_by_size_.erase({next->second, next->first});
-    next = free_by_address_.erase(next);
-  }
-  if (next != free_by_address_.begin()) {
-    const auto before = std::prev(next);
-    if (before->first + before->second == address) {
-      address = before->first;
-      bytes += before->second;
-      free_by_size_.erase({before->second, before->first});
-      free_by_address_.erase(before);
-    }
-  }
-  free_by_address_.emplace(address, bytes);
-  free_by_size_.emplace(bytes, address);
+  pools_[static_cast<size_t>(lifetime)].AddFree(static_cast<char*>(data),
+                                                bytes);
 }
 
-// The smallest block that fits, lowest address first: equal requests in equal
-// order get equal addresses, step after step.
-void* Allocator::TakeFree(size_t bytes) {
-  const auto found = free_by_size_.lower_bound({bytes, nullptr});
-  if (found == free_by_size_.end()) return nullptr;
-  const auto [size, address] = *found;
-  free_by_size_.erase(found);
-  free_by_address_.erase(address);
-  if (size > bytes) {
-    free_by_address_.emplace(address + bytes, size - bytes);
-    free_by_size_.emplace(size - bytes, address + bytes);
-  }
-  return address;
-}
-
-void Allocator::AddSlab(size_t bytes) {
+void Allocator::AddSlab(size_t bytes, Pool* pool) {
   bytes = std::max(bytes, kMinSlabBytes);
   char* data = static_cast<char*>(backend_->allocate(queue_, bytes));
   CHECK(data != nullptr) << "out of memory: " << bytes << " bytes wanted, "
                          << in_use_ << " in use on " << backend_->name;
-  slabs_.push_back({data, bytes});
-  free_by_address_.emplace(data, bytes);
-  free_by_size_.emplace(bytes, data);
+  pool->slabs.push_back({data, bytes});
+  pool->AddFree(data, bytes);
+}
+
+// Joins the block with its free neighbours. Neighbouring slabs may join as
+// well, which does no harm: slabs are released only as a whole, at the end.
+void Allocator::Pool::AddFree(char* data, size_t bytes) {
+  auto next = free_by_address.lower_bound(data);
+  if (next != free_by_address.end() && data + bytes == next->first) {
+    bytes += next->second;
+    free_by_size.erase({next->second, next->first});
+    next = free_by_address.erase(next);
+  }
+  if (next != free_by_address.begin()) {
+    const auto before = std::prev(next);
+    if (before->first + before->second == data) {
+      data = before->first;
+      bytes += before->second;
+      free_by_size.erase({before->second, before->first});
+      free_by_address.erase(before);
+    }
+  }
+  free_by_address.emplace(data, bytes);
+  free_by_size.emplace(bytes, data);
+}
+
+// The smallest block that fits, lowest address first: equal requests in equal
+// order get equal addresses, step after step.
+void* Allocator::Pool::TakeFree(size_t bytes) {
+  const auto found = free_by_size.lower_bound({bytes, nullptr});
+  if (found == free_by_size.end()) return nullptr;
+  const auto [size, address] = *found;
+  free_by_size.erase(found);
+  free_by_address.erase(address);
+  if (size > bytes) {
+    free_by_address.emplace(address + bytes, size - bytes);
+    free_by_size.emplace(size - bytes, address + bytes);
+  }
+  return address;
 }
 
 size_t Allocator::bytes_in_use() const {

@@ -2,7 +2,9 @@
 #ifndef LORICA_RUNTIME_ALLOCATOR_H_
 #define LORICA_RUNTIME_ALLOCATOR_H_
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -25,8 +27,9 @@ class Allocator {
   Allocator(const Allocator&) = delete;
   Allocator& operator=(const Allocator&) = delete;
 
-  void* Allocate(size_t bytes);
-  void Release(void* data, size_t bytes);
+  void* Allocate(size_t bytes, Lifetime lifetime);
+  // `bytes` and `lifetime` as they were asked for.
+  void Release(void* data, size_t bytes, Lifetime lifetime);
 
   // Bytes handed out now and at most since the last ResetPeak.
   size_t bytes_in_use() const;
@@ -39,16 +42,22 @@ class Allocator {
     size_t bytes;
   };
 
-  void* TakeFree(size_t bytes);
-  void AddSlab(size_t bytes);
+  struct Pool {
+    void* TakeFree(size_t bytes);
+    void AddFree(char* data, size_t bytes);
+
+    std::vector<Slab> slabs;
+    std::map<char*, size_t> free_by_address;
+    std::set<std::pair<size_t, char*>> free_by_size;
+  };
+
+  void AddSlab(size_t bytes, Pool* pool);
 
   const Backend* backend_;
   Queue* queue_;
   Allocation allocation_;
   mutable std::mutex mutex_;
-  std::vector<Slab> slabs_;
-  std::map<char*, size_t> free_by_address_;
-  std::set<std::pair<size_t, char*>> free_by_size_;
+  std::array<Pool, 2> pools_;  // By lifetime.
   size_t in_use_ = 0;
   size_t peak_ = 0;
 };

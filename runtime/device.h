@@ -44,6 +44,13 @@ class Device {
 // kDirect passes each request on, so that sanitizers see every block's ends.
 enum class Allocation : uint8_t { kPool, kDirect };
 
+// How long a block is likely to be kept. Each kind has memory of its own: one
+// that stays would break up what the others share in turn.
+enum class Lifetime : uint8_t {
+  kOps,   // A few ops.
+  kPass,  // A forward and backward pass, as the residual stream of each block.
+};
+
 // The widest instructions the CPU kernels may use; kBest is what the machine
 // has. kF32 computes products of BF16 arrays in F32 after widening, as
 // machines without AVX-512 BF16 do.

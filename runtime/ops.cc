@@ -216,7 +216,9 @@ RmsNormResult RmsNorm(const Tensor& x, const Tensor& delta,
   CheckShape(weight, {x.cols()}, DType::kF32);
   if (delta.present()) CheckSame(x, delta);
   RmsNormResult result = {
-      .sum = delta.present() ? Like(x) : x,
+      .sum = delta.present() ? Tensor::Empty(x.device(), x.shape(), x.dtype(),
+                                             Lifetime::kPass)
+                             : x,
       .y = Like(x),
       .rstd = Tensor::Empty(x.device(), {x.rows()}, DType::kF32)};
   BackendOf(x).rms_norm(QueueOf(x), {.x = x.view(),

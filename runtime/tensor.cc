@@ -11,23 +11,28 @@ namespace {
 
 // A block of device memory that returns to its allocator with the last tensor.
 struct Block {
-  Block(Allocator* owner, size_t size)
-      : allocator(owner), data(owner->Allocate(size)), bytes(size) {}
-  ~Block() { allocator->Release(data, bytes); }
+  Block(Allocator* owner, size_t size, Lifetime life)
+      : allocator(owner),
+        data(owner->Allocate(size, life)),
+        bytes(size),
+        lifetime(life) {}
+  ~Block() { allocator->Release(data, bytes, lifetime); }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
   Allocator* allocator;
   void* data;
   size_t bytes;
+  Lifetime lifetime;
 };
 
 }  // namespace
 
-Tensor Tensor::Empty(Device* device, Shape shape, DType dtype) {
+Tensor Tensor::Empty(Device* device, Shape shape, DType dtype,
+                     Lifetime lifetime) {
   CHECK(device != nullptr);
   const size_t bytes = static_cast<size_t>(shape.elements()) * SizeOf(dtype);
-  auto block = std::make_shared<Block>(&device->allocator(), bytes);
+  auto block = std::make_shared<Block>(&device->allocator(), bytes, lifetime);
   void* data = block->data;
   return Borrow(device, shape, dtype, data, std::move(block));
 }

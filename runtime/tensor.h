@@ -19,7 +19,8 @@ class Tensor {
   Tensor() = default;
 
   // Uninitialized storage of its own.
-  static Tensor Empty(Device* device, Shape shape, DType dtype);
+  static Tensor Empty(Device* device, Shape shape, DType dtype,
+                      Lifetime lifetime = Lifetime::kOps);
   static Tensor Zeros(Device* device, Shape shape, DType dtype);
   // Memory that `owner` keeps alive, such as a mapped file. It must be
   // addressable by the device.

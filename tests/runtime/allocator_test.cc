@@ -72,5 +72,15 @@ TEST(AllocatorTest, FreedNeighboursServeALargerRequest) {
   EXPECT_EQ(Tensor::Empty(device.get(), {1 << 19}, DType::kF32).data(), first);
 }
 
+TEST(AllocatorTest, WhatStaysForAPassBreaksUpNoBlockOfOps) {
+  const auto device = OpenCpuDevice({});
+  Tensor wide = Tensor::Empty(device.get(), {3 << 20}, DType::kF32);
+  void* const block = wide.data();
+  wide = {};
+  const Tensor kept =
+      Tensor::Empty(device.get(), {1 << 20}, DType::kF32, Lifetime::kPass);
+  EXPECT_EQ(Tensor::Empty(device.get(), {3 << 20}, DType::kF32).data(), block);
+}
+
 }  // namespace
 }  // namespace lorica
