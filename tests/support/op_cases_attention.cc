@@ -168,6 +168,14 @@ void Add(const AttentionCase& c, OpCaseList* list) {
 
 Segment Whole(int64_t rows) { return {0, rows, 0, rows}; }
 
+std::vector<Segment> Records(int64_t count, int64_t rows) {
+  std::vector<Segment> records;
+  for (int64_t i = 0; i < count; ++i) {
+    records.push_back({i * rows, rows, i * rows, rows});
+  }
+  return records;
+}
+
 }  // namespace
 
 void AddAttentionCases(OpCaseList* list) {
@@ -186,6 +194,8 @@ void AddAttentionCases(OpCaseList* list) {
        1,
        16,
        {{0, 75, 0, 75}, {75, 3, 75, 3}, {78, 66, 78, 66}}},
+      // More heads of records than the CPU's backward pass takes at a time.
+      {"ManyRecords", 70, 70, 8, 2, 8, Records(35, 2)},
       {"RowsOfNoSegment", 90, 95, 2, 2, 16, {{4, 30, 7, 30}, {50, 33, 60, 33}}},
       {"EarlierKeys", 70, 171, 4, 2, 16, {{0, 70, 0, 171}}},
       {"ReversedSegments",

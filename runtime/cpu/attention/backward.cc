@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <vector>
 
+#include "runtime/cpu/attention/backward_plan.h"
 #include "runtime/cpu/attention/plan.h"
 #include "runtime/cpu/attention/tiles.h"
 #include "runtime/cpu/kernels.h"
@@ -13,25 +13,6 @@
 namespace lorica::cpu {
 namespace {
 
-// A task takes some key tiles of one segment and key/value head over all the
-// queries that see them, head after head of the group. It owns dk and dv of
-// its keys. Its term of dq is the whole where the task has all the segment's
-// keys, else it is kept and summed over the tasks in order.
-struct Task {
-  int64_t segment;
-  int64_t kv_head;
-  Range tiles;
-  int64_t cost;         // Score tiles.
-  int64_t dq_floats;    // Where its dq of the group's first head is kept, or
-                        // kWhole.
-  int64_t first_block;  // Of queries that see its keys.
-  int64_t blocks;       // From there to the segment's end.
-};
-constexpr int64_t kWhole = -1;
-
-// Tasks a thread should have at least, so that the last ones to end are short.
-constexpr int64_t kTasksPerThread = 6;
-
 constexpr std::array<float, kTile> Ones() {
   std::array<float, kTile> ones{};
   for (float& one : ones) one = 1.0f;
@@ -39,99 +20,19 @@ constexpr std::array<float, kTile> Ones() {
 }
 constexpr std::array<float, kTile> kOnes = Ones();
 
-int64_t CostOf(const Segment& segment, Range tiles) {
-  const int64_t blocks = CountTiles(segment.num_queries);
-  int64_t cost = 0;
-  for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
-    cost += blocks - FirstBlock(segment, tile);
-  }
-  return cost;
-}
-
-// Cuts the segment's key tiles into ranges of about equal cost.
-std::vector<Range> CutTiles(const Segment& segment, int64_t largest_cost) {
-  const int64_t tiles = CountTiles(segment.num_keys);
-  const int64_t blocks = CountTiles(segment.num_queries);
-  const int64_t cost = CostOf(segment, {0, tiles});
-  const int64_t parts =
-      std::max<int64_t>(1, (cost + largest_cost - 1) / largest_cost);
-  std::vector<Range> ranges;
-  int64_t begin = 0;
-  int64_t done = 0;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    done += blocks - FirstBlock(segment, tile);
-    const int64_t due = static_cast<int64_t>(ranges.size()) + 1;
-    if (done * parts >= cost * due || tile + 1 == tiles) {
-      ranges.push_back({begin, tile + 1});
-      begin = tile + 1;
-    }
-  }
-  return ranges;
-}
-
-struct TaskList {
-  std::vector<Task> tasks;
-  int64_t dq_floats = 0;  // Of all the tasks that keep theirs.
-};
-
-TaskList PlanTasks(const AttentionArgs& args, const HeadShape& shape,
-                   int threads) {
-  int64_t total = 0;
-  for (const Segment& s : args.segments) {
-    total += CostOf(s, {0, CountTiles(s.num_keys)}) * shape.kv_heads;
-  }
-  const int64_t wanted = threads == 1 ? 1 : threads * kTasksPerThread;
-  const int64_t largest = std::max<int64_t>(
-      1, threads == 1 ? total : (total + wanted - 1) / wanted);
-  TaskList list;
-  for (int64_t s = 0; s < args.segments.size; ++s) {
-    const Segment& segment = args.segments[s];
-    if (segment.num_keys == 0) continue;
-    const std::vector<Range> ranges = CutTiles(segment, largest);
-    for (int64_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
-      for (const Range& tiles : ranges) {
-        const int64_t first = FirstBlock(segment, tiles.begin);
-        Task task = {.segment = s,
-                     .kv_head = kv_head,
-                     .tiles = tiles,
-                     .cost = CostOf(segment, tiles),
-                     .dq_floats = kWhole,
-                     .first_block = first,
-                     .blocks = CountTiles(segment.num_queries) - first};
-        if (ranges.size() > 1) {
-          task.dq_floats = list.dq_floats;
-          list.dq_floats += shape.group * task.blocks * kTile * shape.padded;
-        }
-        list.tasks.push_back(task);
-      }
-    }
-  }
-  return list;
-}
-
-// Scratch of one thread, for tasks of so many query blocks and key tiles.
-struct TaskScratch {
-  TaskScratch(char* data, const TileKernels& kernels, int64_t padded,
-              int64_t blocks, int64_t tiles) {
-    const int64_t tile_bytes = kTile * padded * kernels.operand_bytes;
+// What the threads of a wave share.
+struct WaveScratch {
+  WaveScratch(char* data, const BackwardWave& wave, int64_t tile_bytes,
+              int64_t tile_floats) {
+    const auto tiles = static_cast<int64_t>(wave.query_tiles.size());
     Carver carve(data);
-    q = carve.Take(blocks * tile_bytes);
-    dout = carve.Take(blocks * tile_bytes);
-    q_rows = carve.Take(blocks * tile_bytes);
-    dout_rows = carve.Take(blocks * tile_bytes);
-    k = carve.Take(tiles * tile_bytes);
-    v = carve.Take(tiles * tile_bytes);
-    k_transposed = carve.Take(tiles * tile_bytes);
-    weights = carve.Take(kTile * kTile * kernels.operand_bytes);
-    dscores = carve.Take(kTile * kTile * kernels.operand_bytes);
-    dscores_right = carve.Take(kTile * kTile * kernels.operand_bytes);
-    lse = carve.TakeFloats(blocks * kTile);
-    dot = carve.TakeFloats(blocks * kTile);
-    dq = carve.TakeFloats(blocks * kTile * padded);
-    dk = carve.TakeFloats(tiles * kTile * padded);
-    dv = carve.TakeFloats(tiles * kTile * padded);
-    scores = carve.TakeFloats(kTile * kTile);
-    dweights = carve.TakeFloats(kTile * kTile);
+    q = carve.Take(tiles * tile_bytes);
+    dout = carve.Take(tiles * tile_bytes);
+    q_rows = carve.Take(tiles * tile_bytes);
+    dout_rows = carve.Take(tiles * tile_bytes);
+    lse = carve.TakeFloats(tiles * kTile);
+    dot = carve.TakeFloats(tiles * kTile);
+    dq = carve.TakeFloats(wave.dq_tiles * tile_floats);
     bytes = carve.taken();
   }
 
@@ -139,15 +40,41 @@ struct TaskScratch {
   char* dout;
   char* q_rows;
   char* dout_rows;
+  float* lse;
+  float* dot;
+  float* dq;  // Kept terms.
+  int64_t bytes;
+};
+
+// What a thread has for the task it works on.
+struct TaskScratch {
+  TaskScratch(char* data, const BackwardWave& wave, const TileKernels& kernels,
+              int64_t padded) {
+    const int64_t key_bytes =
+        wave.most_tiles * kTile * padded * kernels.operand_bytes;
+    const int64_t score_bytes = kTile * kTile * kernels.operand_bytes;
+    Carver carve(data);
+    k = carve.Take(key_bytes);
+    v = carve.Take(key_bytes);
+    k_transposed = carve.Take(key_bytes);
+    weights = carve.Take(score_bytes);
+    dscores = carve.Take(score_bytes);
+    dscores_right = carve.Take(score_bytes);
+    dq = carve.TakeFloats(wave.most_blocks * kTile * padded);
+    dk = carve.TakeFloats(wave.most_tiles * kTile * padded);
+    dv = carve.TakeFloats(wave.most_tiles * kTile * padded);
+    scores = carve.TakeFloats(kTile * kTile);
+    dweights = carve.TakeFloats(kTile * kTile);
+    bytes = carve.taken();
+  }
+
   char* k;
   char* v;
   char* k_transposed;
   char* weights;
   char* dscores;
   char* dscores_right;
-  float* lse;
-  float* dot;
-  float* dq;
+  float* dq;  // Of a task that keeps none.
   float* dk;
   float* dv;
   float* scores;
@@ -155,72 +82,111 @@ struct TaskScratch {
   int64_t bytes;
 };
 
-class BackwardPass {
+// The pass over one wave: all threads pack queries, then take tasks, then sum
+// the kept terms of dq.
+class WavePass {
  public:
-  BackwardPass(Queue* queue, const AttentionBackwardArgs& args)
-      : queue_(queue),
+  WavePass(Queue* queue, const AttentionBackwardArgs& args,
+           const HeadShape& shape, const BackwardWave& wave)
+      : threads_(queue->threads),
         args_(args),
-        shape_(args.forward),
+        shape_(shape),
         kernels_(KernelsFor(*queue, args.forward)),
-        list_(PlanTasks(args.forward, shape_, queue->threads)),
+        wave_(wave),
         tile_bytes_(kTile * shape_.padded * kernels_.operand_bytes),
-        tile_floats_(kTile * shape_.padded) {}
+        tile_floats_(kTile * shape_.padded),
+        shared_(
+            queue->ScratchFor<char>(
+                ScratchUse::kOperands,
+                WaveScratch(nullptr, wave, tile_bytes_, tile_floats_).bytes),
+            wave, tile_bytes_, tile_floats_),
+        task_bytes_(TaskScratch(nullptr, wave, kernels_, shape.padded).bytes),
+        task_scratch_(queue->ScratchFor<char>(ScratchUse::kAttention,
+                                              threads_ * task_bytes_)) {}
 
-  void Run() {
-    int64_t blocks = 0;
-    int64_t tiles = 0;
-    std::vector<const Task*> order;
-    for (const Task& task : list_.tasks) {
-      blocks = std::max(blocks, task.blocks);
-      tiles = std::max(tiles, task.tiles.size());
-      order.push_back(&task);
-    }
-    std::stable_sort(
-        order.begin(), order.end(),
-        [](const Task* a, const Task* b) { return a->cost > b->cost; });
-    kept_dq_ =
-        queue_->ScratchFor<float>(ScratchUse::kOperands, list_.dq_floats);
-    const int64_t bytes =
-        TaskScratch(nullptr, kernels_, shape_.padded, blocks, tiles).bytes;
-    char* scratch = queue_->ScratchFor<char>(ScratchUse::kAttention,
-                                             queue_->threads * bytes);
-#pragma omp parallel num_threads(queue_->threads)
+  void Run() const {
+    const size_t tiles = wave_.query_tiles.size();
+#pragma omp parallel num_threads(threads_)
     {
-      const TaskScratch mine(scratch + omp_get_thread_num() * bytes, kernels_,
-                             shape_.padded, blocks, tiles);
+      const TaskScratch mine(task_scratch_ + omp_get_thread_num() * task_bytes_,
+                             wave_, kernels_, shape_.padded);
+#pragma omp for schedule(static)
+      for (size_t i = 0; i < tiles; ++i) PackQueries(static_cast<int64_t>(i));
 #pragma omp for schedule(dynamic, 1)
-      for (size_t i = 0; i < order.size(); ++i) RunTask(*order[i], mine);
+      for (size_t i = 0; i < wave_.order.size(); ++i) {
+        RunTask(wave_.tasks[static_cast<size_t>(wave_.order[i])], mine);
+      }
+#pragma omp for schedule(static)
+      for (size_t i = 0; i < tiles; ++i) SumDq(wave_.query_tiles[i]);
     }
-    SumKeptDq();
   }
 
  private:
-  void RunTask(const Task& task, const TaskScratch& scratch) const {
+  const BackwardUnit& UnitOf(int64_t unit) const {
+    return wave_.units[static_cast<size_t>(unit)];
+  }
+  int64_t HeadOf(const QueryTile& tile) const {
+    return UnitOf(tile.unit).kv_head * shape_.group + tile.group_head;
+  }
+
+  // Rows past the last query have zero dout, so whatever weights they get,
+  // they add nothing.
+  void PackQueries(int64_t index) const {
+    const QueryTile& tile = wave_.query_tiles[static_cast<size_t>(index)];
+    const AttentionArgs& forward = args_.forward;
+    const int64_t head = HeadOf(tile);
+    const RowBlock rows =
+        QueryBlock(forward, UnitOf(tile.unit).segment, tile.block);
+    const TileRows q = RowsOf(forward.q, rows, head, shape_);
+    const TileRows dout = RowsOf(args_.dout, rows, head, shape_);
+    const int64_t at = index * tile_bytes_;
+    kernels_.pack_right_transposed(q, shared_.q + at);
+    kernels_.pack_right_transposed(dout, shared_.dout + at);
+    kernels_.pack_right(q, shared_.q_rows + at);
+    kernels_.pack_right(dout, shared_.dout_rows + at);
+    const float* from = forward.lse.Row<const float>(head) + rows.first_row;
+    float* lse = shared_.lse + index * kTile;
+    float* dot = shared_.dot + index * kTile;
+    std::fill_n(lse, kTile, 0.0f);
+    std::fill_n(dot, kTile, 0.0f);
+    for (int64_t row = 0; row < rows.rows; ++row) lse[row] = from[row] * kLog2E;
+    kernels_.row_dots(RowsOf(forward.out, rows, head, shape_), dout, dot);
+  }
+
+  void RunTask(const BackwardTask& task, const TaskScratch& scratch) const {
     PackKeys(task, scratch);
     const int64_t floats = task.tiles.size() * tile_floats_;
     std::fill_n(scratch.dk, floats, 0.0f);
     std::fill_n(scratch.dv, floats, 0.0f);
+    const bool whole = task.first_dq == BackwardTask::kWhole;
     for (int64_t i = 0; i < shape_.group; ++i) {
-      const int64_t head = task.kv_head * shape_.group + i;
-      PackQueries(task, head, scratch);
-      float* dq = task.dq_floats == kWhole ? scratch.dq
-                                           : kept_dq_ + task.dq_floats +
-                                                 i * task.blocks * tile_floats_;
+      float* dq = whole ? scratch.dq : KeptDq(task, i, task.first_block);
       std::fill_n(dq, task.blocks * tile_floats_, 0.0f);
       for (int64_t tile = task.tiles.begin; tile < task.tiles.end; ++tile) {
-        RunKeyTile(task, tile, scratch, dq);
+        RunKeyTile(task, i, tile, scratch, dq);
       }
-      if (task.dq_floats == kWhole) StoreDq(task, head, dq);
+      for (int64_t b = 0; whole && b < task.blocks; ++b) {
+        StoreDq({task.unit, i, b}, dq + b * tile_floats_);
+      }
     }
     StoreKeys(task, scratch);
   }
 
-  void PackKeys(const Task& task, const TaskScratch& scratch) const {
+  // Block `block` of a task's kept dq.
+  float* KeptDq(const BackwardTask& task, int64_t group_head,
+                int64_t block) const {
+    const int64_t tile =
+        task.first_dq + group_head * task.blocks + block - task.first_block;
+    return shared_.dq + tile * tile_floats_;
+  }
+
+  void PackKeys(const BackwardTask& task, const TaskScratch& scratch) const {
+    const BackwardUnit& unit = UnitOf(task.unit);
     for (int64_t i = 0; i < task.tiles.size(); ++i) {
       const RowBlock rows =
-          KeyTile(args_.forward, task.segment, task.tiles.begin + i);
-      const TileRows k = RowsOf(args_.forward.k, rows, task.kv_head, shape_);
-      const TileRows v = RowsOf(args_.forward.v, rows, task.kv_head, shape_);
+          KeyTile(args_.forward, unit.segment, task.tiles.begin + i);
+      const TileRows k = RowsOf(args_.forward.k, rows, unit.kv_head, shape_);
+      const TileRows v = RowsOf(args_.forward.v, rows, unit.kv_head, shape_);
       const int64_t at = i * tile_bytes_;
       kernels_.pack_left(k, scratch.k + at);
       kernels_.pack_left(v, scratch.v + at);
@@ -228,55 +194,30 @@ class BackwardPass {
     }
   }
 
-  // Rows past the last query have zero dout, so whatever weights they get,
-  // they add nothing.
-  void PackQueries(const Task& task, int64_t head,
-                   const TaskScratch& scratch) const {
-    const AttentionArgs& forward = args_.forward;
-    const float* lse = forward.lse.Row<const float>(head);
-    for (int64_t i = 0; i < task.blocks; ++i) {
-      const RowBlock rows =
-          QueryBlock(forward, task.segment, task.first_block + i);
-      const TileRows q = RowsOf(forward.q, rows, head, shape_);
-      const TileRows dout = RowsOf(args_.dout, rows, head, shape_);
-      const int64_t at = i * tile_bytes_;
-      kernels_.pack_right_transposed(q, scratch.q + at);
-      kernels_.pack_right_transposed(dout, scratch.dout + at);
-      kernels_.pack_right(q, scratch.q_rows + at);
-      kernels_.pack_right(dout, scratch.dout_rows + at);
-      float* block_lse = scratch.lse + i * kTile;
-      float* block_dot = scratch.dot + i * kTile;
-      std::fill_n(block_lse, kTile, 0.0f);
-      std::fill_n(block_dot, kTile, 0.0f);
-      for (int64_t row = 0; row < rows.rows; ++row) {
-        block_lse[row] = lse[rows.first_row + row] * kLog2E;
-      }
-      kernels_.row_dots(RowsOf(forward.out, rows, head, shape_), dout,
-                        block_dot);
-    }
-  }
-
-  void RunKeyTile(const Task& task, int64_t tile, const TaskScratch& scratch,
-                  float* dq) const {
-    const Segment& segment = args_.forward.segments[task.segment];
+  void RunKeyTile(const BackwardTask& task, int64_t group_head, int64_t tile,
+                  const TaskScratch& scratch, float* dq) const {
+    const BackwardUnit& unit = UnitOf(task.unit);
+    const Segment& segment = args_.forward.segments[unit.segment];
     const int64_t key = tile - task.tiles.begin;
-    const int64_t first = FirstBlock(segment, tile) - task.first_block;
-    for (int64_t block = first; block < task.blocks; ++block) {
-      const int64_t q_at = block * tile_bytes_;
+    for (int64_t block = FirstBlock(segment, tile); block < unit.blocks;
+         ++block) {
+      const int64_t query =
+          unit.first_query_tile + group_head * unit.blocks + block;
+      const int64_t q_at = query * tile_bytes_;
       kernels_.backward(
           {.k = scratch.k + key * tile_bytes_,
            .v = scratch.v + key * tile_bytes_,
            .k_transposed = scratch.k_transposed + key * tile_bytes_,
-           .q = scratch.q + q_at,
-           .dout = scratch.dout + q_at,
-           .q_rows = scratch.q_rows + q_at,
-           .dout_rows = scratch.dout_rows + q_at,
-           .lse = scratch.lse + block * kTile,
-           .dot = scratch.dot + block * kTile,
-           .extent = ExtentOf(segment, task.first_block + block, tile),
+           .q = shared_.q + q_at,
+           .dout = shared_.dout + q_at,
+           .q_rows = shared_.q_rows + q_at,
+           .dout_rows = shared_.dout_rows + q_at,
+           .lse = shared_.lse + query * kTile,
+           .dot = shared_.dot + query * kTile,
+           .extent = ExtentOf(segment, block, tile),
            .padded = shape_.padded,
            .scale = args_.forward.scale,
-           .dq = dq + block * tile_floats_,
+           .dq = dq + (block - task.first_block) * tile_floats_,
            .dk = scratch.dk + key * tile_floats_,
            .dv = scratch.dv + key * tile_floats_,
            .scores = scratch.scores,
@@ -287,58 +228,52 @@ class BackwardPass {
     }
   }
 
-  void StoreDq(const Task& task, int64_t head, const float* dq) const {
-    for (int64_t i = 0; i < task.blocks; ++i) {
-      const RowBlock rows =
-          QueryBlock(args_.forward, task.segment, task.first_block + i);
-      kernels_.store_transposed(dq + i * tile_floats_, kOnes.data(),
-                                RowsOf(args_.dq, rows, head, shape_));
-    }
-  }
-
-  void StoreKeys(const Task& task, const TaskScratch& scratch) const {
+  void StoreKeys(const BackwardTask& task, const TaskScratch& scratch) const {
+    const BackwardUnit& unit = UnitOf(task.unit);
     for (int64_t i = 0; i < task.tiles.size(); ++i) {
       const RowBlock rows =
-          KeyTile(args_.forward, task.segment, task.tiles.begin + i);
+          KeyTile(args_.forward, unit.segment, task.tiles.begin + i);
       kernels_.store(scratch.dk + i * tile_floats_,
-                     RowsOf(args_.dk, rows, task.kv_head, shape_));
+                     RowsOf(args_.dk, rows, unit.kv_head, shape_));
       kernels_.store(scratch.dv + i * tile_floats_,
-                     RowsOf(args_.dv, rows, task.kv_head, shape_));
+                     RowsOf(args_.dv, rows, unit.kv_head, shape_));
     }
   }
 
-  // Sums the kept terms of dq over a segment's tasks, key range after key
-  // range. The first of them starts at query block zero and is the sum.
-  void SumKeptDq() const {
-    const auto count = static_cast<int64_t>(list_.tasks.size());
-#pragma omp parallel for schedule(dynamic, 1) num_threads(queue_->threads)
-    for (int64_t t = 0; t < count * shape_.group; ++t) {
-      const Task& task = list_.tasks[static_cast<size_t>(t / shape_.group)];
-      if (task.dq_floats == kWhole || task.tiles.begin != 0) continue;
-      const int64_t i = t % shape_.group;
-      float* sum = kept_dq_ + task.dq_floats + i * task.blocks * tile_floats_;
-      for (int64_t other = t / shape_.group + 1; other < count; ++other) {
-        const Task& term = list_.tasks[static_cast<size_t>(other)];
-        if (term.tiles.begin == 0) break;
-        const float* from =
-            kept_dq_ + term.dq_floats + i * term.blocks * tile_floats_;
-        float* to = sum + term.first_block * tile_floats_;
-        for (int64_t f = 0; f < term.blocks * tile_floats_; ++f) {
-          to[f] += from[f];
-        }
-      }
-      StoreDq(task, task.kv_head * shape_.group + i, sum);
-    }
+  void StoreDq(const QueryTile& tile, const float* dq) const {
+    const RowBlock rows =
+        QueryBlock(args_.forward, UnitOf(tile.unit).segment, tile.block);
+    kernels_.store_transposed(dq, kOnes.data(),
+                              RowsOf(args_.dq, rows, HeadOf(tile), shape_));
   }
 
-  Queue* queue_;
+  // Sums the kept terms of a tile of dq over its unit's tasks, in order. The
+  // first of them starts at block zero and becomes the sum.
+  void SumDq(const QueryTile& tile) const {
+    const Range tasks = UnitOf(tile.unit).tasks;
+    if (tasks.size() == 1) return;
+    const auto task = [&](int64_t at) -> const BackwardTask& {
+      return wave_.tasks[static_cast<size_t>(at)];
+    };
+    float* sum = KeptDq(task(tasks.begin), tile.group_head, tile.block);
+    for (int64_t at = tasks.begin + 1; at < tasks.end; ++at) {
+      if (task(at).first_block > tile.block) break;
+      const float* term = KeptDq(task(at), tile.group_head, tile.block);
+      for (int64_t i = 0; i < tile_floats_; ++i) sum[i] += term[i];
+    }
+    StoreDq(tile, sum);
+  }
+
+  int threads_;
   const AttentionBackwardArgs& args_;
-  HeadShape shape_;
+  const HeadShape& shape_;
   const TileKernels& kernels_;
-  TaskList list_;
+  const BackwardWave& wave_;
   int64_t tile_bytes_;
   int64_t tile_floats_;
-  float* kept_dq_ = nullptr;
+  WaveScratch shared_;
+  int64_t task_bytes_;
+  char* task_scratch_;
 };
 
 }  // namespace
@@ -348,7 +283,11 @@ void AttentionBackward(Queue* queue, const AttentionBackwardArgs& args) {
   ZeroUncovered(queue, segments, Side::kQueries, args.dq);
   ZeroUncovered(queue, segments, Side::kKeys, args.dk);
   ZeroUncovered(queue, segments, Side::kKeys, args.dv);
-  BackwardPass(queue, args).Run();
+  const HeadShape shape(args.forward);
+  for (const BackwardWave& wave :
+       PlanBackward(args.forward, shape, queue->threads)) {
+    WavePass(queue, args, shape, wave).Run();
+  }
 }
 
 }  // namespace lorica::cpu
