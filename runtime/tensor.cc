@@ -9,6 +9,9 @@
 namespace lorica {
 namespace {
 
+// Rows begin with a cache line of 128 bytes, whatever the type.
+constexpr int64_t kRowUnit = 64;
+
 // A block of device memory that returns to its allocator with the last tensor.
 struct Block {
   Block(Allocator* owner, size_t size, Lifetime life)
@@ -44,6 +47,19 @@ Tensor Tensor::Zeros(Device* device, Shape shape, DType dtype) {
   return tensor;
 }
 
+Tensor Tensor::WithRoom(Device* device, Shape shape, DType dtype,
+                        int64_t spare) {
+  CHECK_EQ(shape.rank(), 2);
+  CHECK_GE(spare, 0);
+  if (spare == 0) return Empty(device, shape, dtype);
+  const int64_t stride =
+      (shape[1] + spare + kRowUnit - 1) / kRowUnit * kRowUnit;
+  Tensor tensor = Empty(device, {shape[0], stride}, dtype);
+  tensor.shape_ = shape;
+  tensor.spare_cols_ = stride - shape[1];
+  return tensor;
+}
+
 Tensor Tensor::Borrow(Device* device, Shape shape, DType dtype, void* data,
                       std::shared_ptr<const void> owner) {
   CHECK(device != nullptr);
@@ -74,11 +90,23 @@ Tensor Tensor::Cols(Range range) const {
   CHECK(0 <= range.begin && range.begin <= range.end && range.end <= cols())
       << range << " of " << shape_;
   Tensor slice = *this;
+  if (range.end != cols()) slice.spare_cols_ = 0;
   slice.shape_ =
       shape_.rank() == 2 ? Shape{shape_[0], range.size()} : Shape{range.size()};
   slice.data_ = static_cast<char*>(data_) +
                 static_cast<size_t>(range.begin) * SizeOf(dtype_);
   return slice;
+}
+
+Tensor Tensor::Spare(int64_t cols) const {
+  CHECK(0 <= cols && cols <= spare_cols_)
+      << cols << " of " << spare_cols_ << " beside " << shape_;
+  Tensor spare = *this;
+  spare.shape_ = {shape_[0], cols};
+  spare.data_ = static_cast<char*>(data_) +
+                static_cast<size_t>(shape_[1]) * SizeOf(dtype_);
+  spare.spare_cols_ = spare_cols_ - cols;
+  return spare;
 }
 
 Tensor Tensor::Reshape(Shape shape) const {
@@ -87,6 +115,7 @@ Tensor Tensor::Reshape(Shape shape) const {
   Tensor tensor = *this;
   tensor.shape_ = shape;
   tensor.row_stride_ = tensor.cols();
+  tensor.spare_cols_ = 0;
   return tensor;
 }
 

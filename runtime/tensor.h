@@ -22,6 +22,10 @@ class Tensor {
   static Tensor Empty(Device* device, Shape shape, DType dtype,
                       Lifetime lifetime = Lifetime::kOps);
   static Tensor Zeros(Device* device, Shape shape, DType dtype);
+  // The same as Empty with `spare` columns or more that are free right of the
+  // matrix, its rows at multiples of 64 elements; dense where `spare` is zero.
+  static Tensor WithRoom(Device* device, Shape shape, DType dtype,
+                         int64_t spare);
   // Memory that `owner` keeps alive, such as a mapped file. It must be
   // addressable by the device.
   static Tensor Borrow(Device* device, Shape shape, DType dtype, void* data,
@@ -48,6 +52,13 @@ class Tensor {
     return present() ? View{data_, dtype_, rows(), cols(), row_stride_}
                      : View{};
   }
+
+  // Columns right of the matrix, in its rows, that hold nothing: place for what
+  // is to lie beside it. Rows keeps them, and Cols where it ends with the
+  // matrix; all copies and slices mean the same columns.
+  int64_t spare_cols() const { return spare_cols_; }
+  // The first `cols` of them, uninitialized.
+  Tensor Spare(int64_t cols) const;
 
   // Slices of a matrix, or of a vector's elements (Cols).
   Tensor Rows(Range range) const;
@@ -80,6 +91,7 @@ class Tensor {
   DType dtype_ = DType::kF32;
   Shape shape_;
   int64_t row_stride_ = 0;
+  int64_t spare_cols_ = 0;
 };
 
 }  // namespace lorica

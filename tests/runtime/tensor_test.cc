@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/device.h"
+#include "runtime/ops.h"
 
 namespace lorica {
 namespace {
@@ -43,6 +44,32 @@ TEST_F(TensorTest, AVectorIsOneRow) {
   EXPECT_EQ(vector.rows(), 1);
   EXPECT_EQ(vector.cols(), 6);
   EXPECT_THAT(vector.Cols({4, 6}).ToHost<float>(), ElementsAre(5, 6));
+}
+
+TEST_F(TensorTest, WhatLiesInTheRoomBesideATensorIsNoPartOfIt) {
+  const Tensor whole = Tensor::WithRoom(device_.get(), {2, 3}, DType::kF32, 2);
+  EXPECT_EQ(whole.view().row_stride, 64);
+  EXPECT_EQ(whole.spare_cols(), 61);
+  Tensor beside = whole.Spare(2);
+  EXPECT_EQ(beside.shape(), (Shape{2, 2}));
+  EXPECT_EQ(beside.data(), whole.view().As<float>() + 3);
+  EXPECT_EQ(beside.view().row_stride, 64);
+  Tensor values = whole;
+  ops::ConvertInto(matrix_, 1.0f, &values);
+  ops::Fill(9.0f, &beside);
+  EXPECT_THAT(whole.ToHost<float>(), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(beside.ToHost<float>(), ElementsAre(9, 9, 9, 9));
+}
+
+TEST_F(TensorTest, SlicesKeepTheRoomThatIsBesideThem) {
+  const Tensor whole = Tensor::WithRoom(device_.get(), {2, 3}, DType::kF32, 2);
+  EXPECT_EQ(whole.Rows({1, 2}).spare_cols(), 61);
+  EXPECT_EQ(whole.Cols({1, 3}).spare_cols(), 61);
+  EXPECT_EQ(whole.Cols({1, 3}).Spare(1).data(), whole.Spare(1).data());
+  EXPECT_EQ(whole.Cols({0, 2}).spare_cols(), 0);
+  EXPECT_EQ(matrix_.spare_cols(), 0);
+  EXPECT_TRUE(Tensor::WithRoom(device_.get(), {2, 3}, DType::kF32, 0).dense());
+  EXPECT_DEATH(whole.Spare(62), "62 of 61 beside \\[2, 3\\]");
 }
 
 TEST_F(TensorTest, ADefaultTensorIsAbsent) {
