@@ -60,6 +60,20 @@ struct LinearPart {
 // For each part p: y_p = x W_p' + xa_p b_p', with xa = adapter_x a'.
 //
 //   x [T, I]   a [S, I]   xa [T, S]   S: sum of the ranks of all parts
+//
+// Operands may lie anywhere. A table of LinearLayout::kBordered multiplies
+// those at once that lie side by side: in the same rows, each beginning in the
+// column where the one before ends; or likewise in columns. Of two parts, with
+// O the outputs of all:
+//
+//   [W_1  b_1   0 ]
+//   [W_2   0   b_2] = M      [y_1 y_2] = [x xa] (M's first O rows)'
+//   [ a           ]          dx = [dy_1 dy_2 dxa] (M's first I columns)
+//
+// So where every b_p lies in its part's rows, first_rank columns right of W_p,
+// the rest of the S columns right of all W must be zero: it is multiplied as
+// well. Nothing else beside operands is read, and nothing beside results is
+// written.
 struct LoraForwardArgs {
   View x;
   View adapter_x;  // What the adapters see: x, or x after dropout.
@@ -280,9 +294,15 @@ struct OnQueue<kFunction> {
 // file, need not be copied to a device of kHost.
 enum class Memory : uint8_t { kHost, kDevice };
 
+// How the operands of a linear layer should lie: kApart, each dense and where
+// it is; kBordered, parts side by side with the adapter in their border, see
+// LoraForwardArgs.
+enum class LinearLayout : uint8_t { kApart, kBordered };
+
 struct Backend {
   const char* name;
   Memory memory = Memory::kHost;
+  LinearLayout linear_layout = LinearLayout::kApart;
 
   Entry<void*(Queue*, size_t bytes)> allocate;  // Null when memory is out.
   Entry<void(Queue*, void* data, size_t bytes)> release;

@@ -1,6 +1,7 @@
 #include "runtime/ops.h"
 
 #include <initializer_list>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,10 @@ bool IsFloat(DType dtype) {
 
 Tensor Like(const Tensor& t, int64_t rows, int64_t cols) {
   return Tensor::Empty(t.device(), {rows, cols}, t.dtype());
+}
+
+Tensor LikeWithRoom(const Tensor& t, int64_t rows, int64_t cols, int64_t room) {
+  return Tensor::WithRoom(t.device(), {rows, cols}, t.dtype(), room);
 }
 
 Tensor Like(const Tensor& t) {
@@ -112,7 +117,6 @@ namespace {
 // Checks one part against the layer's input width and the stacked rank.
 void CheckPart(const LinearPart& part, const Tensor& x, const Tensor& a) {
   CHECK_EQ(part.weight.dtype(), x.dtype());
-  CHECK(part.weight.dense());
   if (!part.b.present()) return;
   CHECK(a.present());
   CHECK_EQ(part.b.dtype(), x.dtype());
@@ -128,6 +132,31 @@ lorica::LinearPart PartArgs(const LinearPart& part, const Tensor& y) {
           .db = part.db.view(),
           .first_rank = part.first_rank,
           .scale = part.scale};
+}
+
+// Beside `t` where there is room.
+Tensor BesideOrApart(const Tensor& t, int64_t cols) {
+  return t.spare_cols() >= cols ? t.Spare(cols) : Like(t, t.rows(), cols);
+}
+
+// Matrices that a linear layer multiplies as one where the device wants it:
+// then side by side, with room beside the last.
+std::vector<Tensor> SideBySide(const Tensor& like, int64_t rows,
+                               absl::Span<const int64_t> cols, int64_t room) {
+  std::vector<Tensor> matrices;
+  if (cols.size() == 1 ||
+      BackendOf(like).linear_layout == LinearLayout::kApart) {
+    for (const int64_t n : cols) matrices.push_back(Like(like, rows, n));
+    return matrices;
+  }
+  const int64_t total = std::accumulate(cols.begin(), cols.end(), int64_t{0});
+  const Tensor whole = LikeWithRoom(like, rows, total, room);
+  int64_t first = 0;
+  for (const int64_t n : cols) {
+    matrices.push_back(whole.Cols({first, first + n}));
+    first += n;
+  }
+  return matrices;
 }
 
 template <typename T>
@@ -150,14 +179,19 @@ LoraForwardResult LoraForward(const Tensor& x, const Tensor& adapter_x,
     CheckSame(x, adapter_x);
     CHECK_EQ(a.cols(), x.cols());
     CHECK_EQ(a.dtype(), x.dtype());
-    result.xa = Like(x, x.rows(), a.rows());
+    result.xa = BesideOrApart(x, a.rows());
   }
-  std::vector<lorica::LinearPart> args;
+  std::vector<int64_t> outputs;
   for (const LinearPart& part : parts) {
     CheckPart(part, x, a);
     CHECK_EQ(part.weight.cols(), x.cols());
-    result.y.push_back(Like(x, x.rows(), part.weight.rows()));
-    args.push_back(PartArgs(part, result.y.back()));
+    outputs.push_back(part.weight.rows());
+  }
+  result.y =
+      SideBySide(x, x.rows(), outputs, a.present() ? a.rows() : int64_t{0});
+  std::vector<lorica::LinearPart> args;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    args.push_back(PartArgs(parts[i], result.y[i]));
   }
   BackendOf(x).lora_forward(QueueOf(x), {.x = x.view(),
                                          .adapter_x = adapter_x.view(),
@@ -182,7 +216,7 @@ LoraBackwardResult LoraBackward(absl::Span<const Tensor> dy,
     CheckShape(adapter_x, {like.rows(), inputs}, like.dtype());
     CheckShape(xa, {like.rows(), a.rows()}, like.dtype());
     CheckShape(*da, a.shape(), DType::kF32);
-    dxa = Like(like, like.rows(), a.rows());
+    dxa = BesideOrApart(dy.back(), a.rows());
   }
   if (input_grad != InputGrad::kNone) {
     result.dx = Like(like, like.rows(), inputs);
@@ -212,14 +246,14 @@ LoraBackwardResult LoraBackward(absl::Span<const Tensor> dy,
 }
 
 RmsNormResult RmsNorm(const Tensor& x, const Tensor& delta,
-                      const Tensor& weight, float epsilon) {
+                      const Tensor& weight, float epsilon, int64_t room) {
   CheckShape(weight, {x.cols()}, DType::kF32);
   if (delta.present()) CheckSame(x, delta);
   RmsNormResult result = {
       .sum = delta.present() ? Tensor::Empty(x.device(), x.shape(), x.dtype(),
                                              Lifetime::kPass)
                              : x,
-      .y = Like(x),
+      .y = LikeWithRoom(x, x.rows(), x.cols(), room),
       .rstd = Tensor::Empty(x.device(), {x.rows()}, DType::kF32)};
   BackendOf(x).rms_norm(QueueOf(x), {.x = x.view(),
                                      .delta = delta.view(),
@@ -259,9 +293,9 @@ void Rope(const RopeTable& table, const Tensor& positions, int64_t head_dim,
                                    .direction = direction});
 }
 
-Tensor Swiglu(const Tensor& gate, const Tensor& up) {
+Tensor Swiglu(const Tensor& gate, const Tensor& up, int64_t room) {
   CheckSame(gate, up);
-  Tensor y = Like(gate);
+  Tensor y = LikeWithRoom(gate, gate.rows(), gate.cols(), room);
   BackendOf(gate).swiglu(QueueOf(gate),
                          {.gate = gate.view(), .up = up.view(), .y = y.view()});
   return y;
@@ -312,10 +346,10 @@ AttentionArgs AttentionArgsOf(const Tensor& q, const Tensor& k, const Tensor& v,
 
 AttentionResult Attention(const Tensor& q, const Tensor& k, const Tensor& v,
                           absl::Span<const Segment> segments,
-                          const AttentionShape& shape) {
+                          const AttentionShape& shape, int64_t room) {
   CheckAttention(q, k, v, segments, shape);
   AttentionResult result = {
-      .out = Like(q),
+      .out = LikeWithRoom(q, q.rows(), q.cols(), room),
       .lse = Tensor::Empty(q.device(), {q.cols() / shape.head_dim, q.rows()},
                            DType::kF32)};
   BackendOf(q).attention(QueueOf(q),
@@ -327,10 +361,13 @@ AttentionGrads AttentionBackward(const Tensor& dout, const Tensor& q,
                                  const Tensor& k, const Tensor& v,
                                  const AttentionResult& result,
                                  absl::Span<const Segment> segments,
-                                 const AttentionShape& shape) {
+                                 const AttentionShape& shape, int64_t room) {
   CheckAttention(q, k, v, segments, shape);
   CheckSame(dout, result.out);
-  AttentionGrads grads = {.dq = Like(q), .dk = Like(k), .dv = Like(v)};
+  CHECK_EQ(q.rows(), k.rows()) << "a gradient of cached keys";
+  const std::vector<Tensor> dqkv =
+      SideBySide(q, q.rows(), {{q.cols(), k.cols(), v.cols()}}, room);
+  const AttentionGrads grads = {.dq = dqkv[0], .dk = dqkv[1], .dv = dqkv[2]};
   BackendOf(q).attention_backward(
       QueueOf(q), {.forward = AttentionArgsOf(q, k, v, result, segments, shape),
                    .dout = dout.view(),
@@ -342,7 +379,8 @@ AttentionGrads AttentionBackward(const Tensor& dout, const Tensor& q,
 
 Tensor GatherRows(const Tensor& table, const Tensor& ids, int64_t first_row) {
   CHECK_EQ(ids.dtype(), DType::kI32);
-  Tensor y = Like(table, ids.elements(), table.cols());
+  Tensor y =
+      LikeWithRoom(table, ids.elements(), table.cols(), table.spare_cols());
   BackendOf(table).gather_rows(QueueOf(table), {.table = table.view(),
                                                 .ids = ids.view(),
                                                 .y = y.view(),
@@ -352,7 +390,7 @@ Tensor GatherRows(const Tensor& table, const Tensor& ids, int64_t first_row) {
 
 Tensor ScatterRows(const Tensor& x, const Tensor& ids, int64_t rows) {
   CheckShape(ids, {x.rows()}, DType::kI32);
-  Tensor y = Like(x, rows, x.cols());
+  Tensor y = LikeWithRoom(x, rows, x.cols(), x.spare_cols());
   BackendOf(x).scatter_rows(QueueOf(x),
                             {.x = x.view(), .ids = ids.view(), .y = y.view()});
   return y;

@@ -1,6 +1,9 @@
 // Arithmetic on tensors: each op checks its operands once, allocates its
 // result and calls one entry of the device's backend. Formulas and meanings
 // are those of runtime/backend.h. An op never asks which device it runs on.
+//
+// `room`: columns beside the result for what a linear layer puts beside its
+// operands, see LoraForward and Tensor::spare_cols.
 #ifndef LORICA_RUNTIME_OPS_H_
 #define LORICA_RUNTIME_OPS_H_
 
@@ -36,6 +39,9 @@ struct LinearPart {
   float scale = 1.0f;
 };
 
+// On devices of LinearLayout::kBordered several y lie side by side, with room
+// for the dxa of gradients that take their place; xa lies beside x, and dxa
+// beside dy, where there is room.
 struct LoraForwardResult {
   std::vector<Tensor> y;  // One per part.
   Tensor xa;              // Absent if no part is adapted.
@@ -67,7 +73,7 @@ struct RmsNormResult {
   Tensor rstd;
 };
 RmsNormResult RmsNorm(const Tensor& x, const Tensor& delta,
-                      const Tensor& weight, float epsilon);
+                      const Tensor& weight, float epsilon, int64_t room = 0);
 // dx += (or =) the input gradient.
 void RmsNormBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
                      const Tensor& rstd, Update update, Tensor* dx);
@@ -79,7 +85,7 @@ struct RopeTable {
 void Rope(const RopeTable& table, const Tensor& positions, int64_t head_dim,
           Direction direction, Tensor* x);
 
-Tensor Swiglu(const Tensor& gate, const Tensor& up);
+Tensor Swiglu(const Tensor& gate, const Tensor& up, int64_t room = 0);
 // Overwrites gate and up with their gradients.
 void SwigluBackward(const Tensor& dy, Tensor* gate, Tensor* up);
 
@@ -93,7 +99,9 @@ struct AttentionResult {
 };
 AttentionResult Attention(const Tensor& q, const Tensor& k, const Tensor& v,
                           absl::Span<const Segment> segments,
-                          const AttentionShape& shape);
+                          const AttentionShape& shape, int64_t room = 0);
+// Of self-attention. On devices of LinearLayout::kBordered they lie side by
+// side, with the room beside dv.
 struct AttentionGrads {
   Tensor dq;
   Tensor dk;
@@ -103,8 +111,9 @@ AttentionGrads AttentionBackward(const Tensor& dout, const Tensor& q,
                                  const Tensor& k, const Tensor& v,
                                  const AttentionResult& result,
                                  absl::Span<const Segment> segments,
-                                 const AttentionShape& shape);
+                                 const AttentionShape& shape, int64_t room = 0);
 
+// Either result has as much room beside it as what its rows are taken from.
 Tensor GatherRows(const Tensor& table, const Tensor& ids, int64_t first_row);
 // `rows` rows, zero but for y[ids[i]] = x[i].
 Tensor ScatterRows(const Tensor& x, const Tensor& ids, int64_t rows);

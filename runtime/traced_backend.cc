@@ -41,6 +41,7 @@ Backend TableOver(const Backend& inner) {
   return {
       .name = inner.name,
       .memory = inner.memory,
+      .linear_layout = inner.linear_layout,
       .allocate = inner.allocate,
       .release = inner.release,
       LORICA_TRACED(copy_in),

@@ -70,6 +70,7 @@ void AttentionBackward(Queue* queue, const AttentionBackwardArgs& args) {
 constexpr Backend kCudaBackend = {
     .name = "cuda",
     .memory = Memory::kDevice,
+    .linear_layout = LinearLayout::kBordered,
     .allocate = Allocate,
     .release = Release,
     .copy_in = CopyIn,

@@ -15,6 +15,13 @@ using reference::Sum;
 
 constexpr double kScale = 0.5;  // alpha / rank: b holds it, db is due it.
 
+// How the operands lie: each by itself; parts side by side; or, besides, the
+// adapter in the weights' border, xa beside x and dxa beside dy.
+enum class Place : uint8_t { kApart, kStacked, kBordered };
+
+// Columns beside a border: numbers that nobody may read.
+constexpr int64_t kBeyond = 3;
+
 // A frozen layer of several parts, some with an adapter.
 struct LayerCase {
   std::string name;
@@ -25,6 +32,7 @@ struct LayerCase {
   DType dtype;
   bool dropout = false;  // The adapters see another input.
   bool input_grad = true;
+  Place place = Place::kApart;
 };
 
 struct HostLayer {
@@ -68,22 +76,84 @@ struct DeviceLayer {
   Tensor x;
   Tensor adapter_x;
   Tensor a;
+  Tensor xa;                 // Room.
+  Tensor dxa;                // Room.
   std::vector<Tensor> held;  // What the parts' views point to.
   std::vector<LinearPart> parts;
 };
 
+// The rows of each part in the weights, or columns in y, of all parts.
+std::vector<Range> OutputsOf(const LayerCase& c) {
+  std::vector<Range> outputs;
+  for (const int64_t n : c.outputs) {
+    const int64_t first = outputs.empty() ? 0 : outputs.back().end;
+    outputs.push_back({first, first + n});
+  }
+  return outputs;
+}
+
+// [[W, B], [A, unreadable]].
+Tensor UploadBordered(const LayerCase& c, const HostLayer& layer,
+                      Device* device) {
+  const std::vector<Range> outputs = OutputsOf(c);
+  const int64_t ranks = layer.a.rows;
+  HostMatrix m =
+      Unreadable(outputs.back().end + ranks, c.inputs + ranks + kBeyond);
+  Put(HostMatrix(outputs.back().end, ranks), 0, c.inputs, &m);
+  for (size_t p = 0; p < outputs.size(); ++p) {
+    Put(layer.weight[p], outputs[p].begin, 0, &m);
+    Put(layer.b[p], outputs[p].begin, c.inputs + layer.ranks[p].begin, &m);
+  }
+  Put(layer.a, outputs.back().end, 0, &m);
+  return Upload(device, m, c.dtype);
+}
+
+// A matrix with unreadable columns beside it.
+Tensor UploadWithRoom(const HostMatrix& matrix, int64_t room, DType dtype,
+                      Device* device) {
+  HostMatrix whole = Unreadable(matrix.rows, matrix.cols + room);
+  Put(matrix, 0, 0, &whole);
+  return Upload(device, whole, dtype);
+}
+
 DeviceLayer Upload(const LayerCase& c, const HostLayer& layer, Device* device) {
   DeviceLayer on;
-  on.x = Upload(device, layer.x, c.dtype);
+  const int64_t ranks = layer.a.rows;
+  const Range inputs = {0, c.inputs};
+  const std::vector<Range> outputs = OutputsOf(c);
+  Tensor whole;  // Of the weights.
+  if (c.place == Place::kApart) {
+    on.x = Upload(device, layer.x, c.dtype);
+  } else {
+    const Tensor x = UploadWithRoom(layer.x, ranks + kBeyond, c.dtype, device);
+    on.x = x.Cols(inputs);
+    if (c.place == Place::kBordered && ranks > 0) {
+      on.xa = x.Cols({c.inputs, c.inputs + ranks});
+    }
+    whole = UploadBordered(c, layer, device);
+  }
   on.adapter_x = Upload(device, layer.adapter_x, c.dtype);
-  if (layer.a.rows > 0) on.a = Upload(device, layer.a, c.dtype);
+  if (ranks > 0) {
+    on.a = c.place == Place::kBordered
+               ? whole.Rows({outputs.back().end, outputs.back().end + ranks})
+                     .Cols(inputs)
+               : Upload(device, layer.a, c.dtype);
+    if (!on.xa.present()) on.xa = Room(device, c.tokens, ranks, c.dtype);
+    on.dxa = Room(device, c.tokens, ranks, c.dtype);
+  }
   for (size_t p = 0; p < c.outputs.size(); ++p) {
     LinearPart part = {.first_rank = layer.ranks[p].begin,
                        .scale = static_cast<float>(kScale)};
-    on.held.push_back(Upload(device, layer.weight[p], c.dtype));
+    const Tensor rows = whole.present() ? whole.Rows(outputs[p]) : Tensor();
+    on.held.push_back(whole.present()
+                          ? rows.Cols(inputs)
+                          : Upload(device, layer.weight[p], c.dtype));
     part.weight = on.held.back().view();
     if (c.ranks[p] > 0) {
-      on.held.push_back(Upload(device, layer.b[p], c.dtype));
+      const int64_t col = c.inputs + layer.ranks[p].begin;
+      on.held.push_back(c.place == Place::kBordered
+                            ? rows.Cols({col, col + c.ranks[p]})
+                            : Upload(device, layer.b[p], c.dtype));
       part.b = on.held.back().view();
     }
     on.parts.push_back(part);
@@ -91,20 +161,58 @@ DeviceLayer Upload(const LayerCase& c, const HostLayer& layer, Device* device) {
   return on;
 }
 
+// Room for y, or dy, of each part.
+std::vector<Tensor> OutputRoom(const LayerCase& c, Device* device) {
+  std::vector<Tensor> y;
+  const std::vector<Range> outputs = OutputsOf(c);
+  Tensor whole;
+  if (c.place != Place::kApart) {
+    whole = Room(device, c.tokens, outputs.back().end + kBeyond, c.dtype);
+  }
+  for (size_t p = 0; p < outputs.size(); ++p) {
+    y.push_back(whole.present()
+                    ? whole.Cols(outputs[p])
+                    : Room(device, c.tokens, c.outputs[p], c.dtype,
+                           p % 2 == 0 ? Layout2d::kDense : Layout2d::kStrided));
+  }
+  return y;
+}
+
+// dy of each part; where it is bordered, dxa beside the last.
+std::vector<Tensor> UploadGrads(const LayerCase& c, const HostLayer& layer,
+                                Device* device, Tensor* dxa) {
+  std::vector<Tensor> dy;
+  const std::vector<Range> outputs = OutputsOf(c);
+  const int64_t ranks = layer.a.rows;
+  Tensor whole;
+  if (c.place != Place::kApart) {
+    HostMatrix side_by_side(c.tokens, outputs.back().end);
+    for (size_t p = 0; p < outputs.size(); ++p) {
+      Put(layer.dy[p], 0, outputs[p].begin, &side_by_side);
+    }
+    whole = UploadWithRoom(side_by_side, ranks + kBeyond, c.dtype, device);
+  }
+  if (c.place == Place::kBordered && ranks > 0) {
+    *dxa = whole.Cols({outputs.back().end, outputs.back().end + ranks});
+  }
+  for (size_t p = 0; p < outputs.size(); ++p) {
+    dy.push_back(whole.present() ? whole.Cols(outputs[p])
+                                 : Upload(device, layer.dy[p], c.dtype,
+                                          p % 2 == 0 ? Layout2d::kDense
+                                                     : Layout2d::kStrided));
+  }
+  return dy;
+}
+
 PreparedOp PrepareForward(const LayerCase& c, Device* device) {
   const HostLayer layer = LayerOf(c);
   auto on = std::make_shared<DeviceLayer>(Upload(c, layer, device));
   PreparedOp op;
-  Tensor xa;
-  if (on->a.present()) {
-    xa = Room(device, c.tokens, layer.a.rows, c.dtype);
-    op.results.push_back({"xa", xa});
-  }
+  if (on->a.present()) op.results.push_back({"xa", on->xa});
+  const std::vector<Tensor> y = OutputRoom(c, device);
   for (size_t p = 0; p < c.outputs.size(); ++p) {
-    const Tensor y = Room(device, c.tokens, c.outputs[p], c.dtype,
-                          p % 2 == 0 ? Layout2d::kDense : Layout2d::kStrided);
-    on->parts[p].y = y.view();
-    op.results.push_back({"y" + std::to_string(p), y});
+    on->parts[p].y = y[p].view();
+    op.results.push_back({"y" + std::to_string(p), y[p]});
   }
   op.run = [=] {
     device->backend().lora_forward(
@@ -112,7 +220,7 @@ PreparedOp PrepareForward(const LayerCase& c, Device* device) {
         {.x = on->x.view(),
          .adapter_x = on->adapter_x.view(),
          .a = on->a.view(),
-         .xa = xa.view(),
+         .xa = on->xa.view(),
          .parts = {on->parts.data(), static_cast<int64_t>(on->parts.size())}});
   };
   return op;
@@ -152,12 +260,11 @@ PreparedOp PrepareBackward(const LayerCase& c, Device* device) {
   const HostLayer layer = LayerOf(c);
   auto on = std::make_shared<DeviceLayer>(Upload(c, layer, device));
   PreparedOp op;
-  Tensor xa, dxa, da, dx, adapter_dx;
+  Tensor xa, da, dx, adapter_dx;
+  const std::vector<Tensor> dy = UploadGrads(c, layer, device, &on->dxa);
   for (size_t p = 0; p < c.outputs.size(); ++p) {
-    on->held.push_back(
-        Upload(device, layer.dy[p], c.dtype,
-               p % 2 == 0 ? Layout2d::kDense : Layout2d::kStrided));
-    on->parts[p].y = on->held.back().view();
+    on->held.push_back(dy[p]);
+    on->parts[p].y = dy[p].view();
     if (c.ranks[p] == 0) continue;
     const Tensor db = Upload(
         device, RandomMatrix("db", c.outputs[p], c.ranks[p], DType::kF32),
@@ -168,7 +275,6 @@ PreparedOp PrepareBackward(const LayerCase& c, Device* device) {
   if (on->a.present()) {
     const int64_t stacked = layer.a.rows;
     xa = Upload(device, RoundedXa(c, layer), c.dtype);
-    dxa = Room(device, c.tokens, stacked, c.dtype);
     da = Upload(device, RandomMatrix("da", stacked, c.inputs, DType::kF32),
                 DType::kF32);
     op.results.push_back({"da", da});
@@ -188,7 +294,7 @@ PreparedOp PrepareBackward(const LayerCase& c, Device* device) {
          .xa = xa.view(),
          .a = on->a.view(),
          .da = da.view(),
-         .dxa = dxa.view(),
+         .dxa = on->dxa.view(),
          .dx = dx.view(),
          .adapter_dx = adapter_dx.view(),
          .parts = {on->parts.data(), static_cast<int64_t>(on->parts.size())}});
@@ -292,6 +398,37 @@ void AddLayer(const LayerCase& c, OpCaseList* list) {
 
 void AddLoraCases(OpCaseList* list) {
   for (const DType dtype : kComputeTypes) {
+    // Wider than what a table may take for a product of low rank.
+    const LayerCase wide = {.tokens = 21,
+                            .inputs = 40,
+                            .outputs = {72, 8, 16},
+                            .ranks = {4, 0, 4},
+                            .dtype = dtype};
+    for (const Place place : {Place::kStacked, Place::kBordered}) {
+      const std::string word =
+          place == Place::kStacked ? "Stacked" : "Bordered";
+      LayerCase c = wide;
+      c.place = place;
+      c.name = "Qkv" + word;
+      AddLayer(c, list);
+      c.name = "DropoutQkv" + word;
+      c.dropout = true;
+      AddLayer(c, list);
+    }
+    LayerCase one = wide;
+    one.place = Place::kBordered;
+    one.outputs = {80};
+    one.ranks = {8};
+    one.name = "OnePartBordered";
+    AddLayer(one, list);
+    one.tokens = 1;
+    one.name = "OneTokenBordered";
+    AddLayer(one, list);
+    LayerCase frozen = wide;
+    frozen.place = Place::kStacked;
+    frozen.ranks = {0, 0, 0};
+    frozen.name = "FrozenStacked";
+    AddLayer(frozen, list);
     AddLayer({.name = "QkvOnTwo",
               .tokens = 33,
               .inputs = 40,

@@ -56,6 +56,22 @@ HostMatrix RandomMatrix(const char* name, int64_t rows, int64_t cols,
   return values;
 }
 
+HostMatrix Unreadable(int64_t rows, int64_t cols) {
+  HostMatrix matrix(rows, cols);
+  for (double& value : matrix.values) {
+    value = std::numeric_limits<double>::quiet_NaN();
+  }
+  return matrix;
+}
+
+void Put(const HostMatrix& block, int64_t row, int64_t col, HostMatrix* to) {
+  for (int64_t r = 0; r < block.rows; ++r) {
+    for (int64_t c = 0; c < block.cols; ++c) {
+      (*to)(row + r, col + c) = block(r, c);
+    }
+  }
+}
+
 std::vector<int32_t> RandomInts(const char* name, int64_t count, Range range) {
   const RandomField field = {.seed = 1, .stream = StreamOf(name)};
   std::vector<int32_t> values;
@@ -91,11 +107,7 @@ Tensor UploadLongs(Device* device, const std::vector<int64_t>& values) {
 
 Tensor Room(Device* device, int64_t rows, int64_t cols, DType dtype,
             Layout2d layout) {
-  HostMatrix nothing(rows, cols);
-  for (double& value : nothing.values) {
-    value = std::numeric_limits<double>::quiet_NaN();
-  }
-  return Upload(device, nothing, dtype, layout);
+  return Upload(device, Unreadable(rows, cols), dtype, layout);
 }
 
 std::string WordOf(DType dtype) {

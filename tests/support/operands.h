@@ -22,6 +22,10 @@ HostMatrix RoundTo(DType dtype, HostMatrix values);
 // Values in [-1, 1) that `dtype` holds exactly, a function of `name` alone.
 HostMatrix RandomMatrix(const char* name, int64_t rows, int64_t cols,
                         DType dtype);
+// All NaN: what nobody may read.
+HostMatrix Unreadable(int64_t rows, int64_t cols);
+// Overwrites the elements from (row, col) on with those of `block`.
+void Put(const HostMatrix& block, int64_t row, int64_t col, HostMatrix* to);
 // Integers in [begin, end).
 std::vector<int32_t> RandomInts(const char* name, int64_t count, Range range);
 

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <set>
@@ -16,6 +19,7 @@
 #include "runtime/ops.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/op_cases.h"
+#include "tests/support/operands.h"
 
 namespace lorica {
 namespace {
@@ -94,6 +98,167 @@ TEST(CudaAdapterTest, IsAddedBeforeTheFrozenProductIsRounded) {
       cuda::Of(device->queue())
           ->scratch[static_cast<size_t>(cuda::ScratchUse::kSum)];
   EXPECT_EQ(sum.bytes, 0u) << "one part needs no sum in F32";
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
+// A layer of two adapted parts and a frozen one, all numbers integers that sums
+// in F32 keep exactly, so that each rounding shows.
+struct IntegerLayer {
+  static constexpr int64_t kTokens = 21;
+  static constexpr int64_t kInputs = 72;
+  static constexpr Range kOutputs[] = {{0, 72}, {72, 80}, {80, 96}};
+  static constexpr Range kRanks[] = {{0, 8}, {0, 0}, {8, 16}};
+  static constexpr int64_t kAllOutputs = 96;
+  static constexpr int64_t kAllRanks = 16;
+
+  static HostMatrix Integers(const char* name, int64_t rows, int64_t cols,
+                             int32_t most) {
+    const std::vector<int32_t> values =
+        RandomInts(name, rows * cols, {-most, most + 1});
+    HostMatrix matrix(rows, cols);
+    std::copy(values.begin(), values.end(), matrix.values.begin());
+    return matrix;
+  }
+
+  HostMatrix x = Integers("x", kTokens, kInputs, 15);
+  HostMatrix w = Integers("w", kAllOutputs, kInputs, 100);
+  HostMatrix a = Integers("a", kAllRanks, kInputs, 8);
+  HostMatrix b = HostMatrix(kAllOutputs, kAllRanks);  // Zero between parts.
+  HostMatrix dy = Integers("dy", kTokens, kAllOutputs, 15);
+
+  IntegerLayer() {
+    for (const size_t p : {0u, 2u}) {
+      Put(Integers("b", kOutputs[p].size(), kRanks[p].size(), 50),
+          kOutputs[p].begin, kRanks[p].begin, &b);
+    }
+  }
+};
+
+// The matrix, rounded once, as the device must have it.
+std::vector<float> Bf16(const HostMatrix& exact) {
+  const HostMatrix rounded = RoundTo(DType::kBF16, exact);
+  return {rounded.values.begin(), rounded.values.end()};
+}
+
+// A device's array in which a result has its place.
+struct Surroundings {
+  static constexpr int64_t kBeyond = 8;
+
+  // `content` with a row and columns beyond it that nobody may read.
+  Surroundings(Device* device, const HostMatrix& content)
+      : before(Unreadable(content.rows + 1, content.cols + kBeyond)) {
+    Put(content, 0, 0, &before);
+    whole = Upload(device, before, DType::kBF16);
+  }
+  Tensor At(Range rows, Range cols) const {
+    return whole.Rows(rows).Cols(cols);
+  }
+  // All but these columns of the content's rows is as before.
+  void ExpectUntouchedBut(Range cols) const {
+    const std::vector<float> after = whole.ToFloats();
+    for (int64_t r = 0; r < before.rows; ++r) {
+      for (int64_t c = 0; c < before.cols; ++c) {
+        if (r + 1 < before.rows && cols.begin <= c && c < cols.end) continue;
+        const double now = after[static_cast<size_t>(r * before.cols + c)];
+        EXPECT_TRUE(now == before(r, c) ||
+                    (std::isnan(now) && std::isnan(before(r, c))))
+            << "[" << r << ", " << c << "] is " << now;
+      }
+    }
+  }
+
+  HostMatrix before;
+  Tensor whole;
+};
+
+TEST(CudaAdapterTest, InTheWeightsBorderIsOneProductEachWayRoundedOnce) {
+  using L = IntegerLayer;
+  cuda_fakes::Reset({});
+  const std::unique_ptr<Device> device = OpenFakeGpu(Allocation::kDirect);
+  const L layer;
+  const auto beside = [](const HostMatrix& left, int64_t room) {
+    HostMatrix whole = Unreadable(left.rows, left.cols + room);
+    Put(left, 0, 0, &whole);
+    return whole;
+  };
+  const Range tokens = {0, L::kTokens};
+  const Range inputs = {0, L::kInputs};
+  const Range ranks = {L::kInputs, L::kInputs + L::kAllRanks};
+  const Range grad_ranks = {L::kAllOutputs, L::kAllOutputs + L::kAllRanks};
+  HostMatrix bordered = Unreadable(grad_ranks.end, ranks.end);
+  Put(layer.w, 0, 0, &bordered);
+  Put(layer.b, 0, ranks.begin, &bordered);
+  Put(layer.a, grad_ranks.begin, 0, &bordered);
+  const Surroundings m(device.get(), bordered);
+  const Surroundings x(device.get(), beside(layer.x, L::kAllRanks));
+  const Surroundings y(device.get(), Unreadable(L::kTokens, L::kAllOutputs));
+  const Surroundings dy(device.get(), beside(layer.dy, L::kAllRanks));
+  const Surroundings dx(device.get(), Unreadable(L::kTokens, L::kInputs));
+  const Tensor a = m.At(grad_ranks, inputs);
+  const Tensor da =
+      Tensor::Zeros(device.get(), {L::kAllRanks, L::kInputs}, DType::kF32);
+  std::vector<Tensor> db;
+  std::vector<LinearPart> forward, backward;
+  for (size_t p = 0; p < std::size(L::kOutputs); ++p) {
+    LinearPart part = {.weight = m.At(L::kOutputs[p], inputs).view(),
+                       .y = y.At(tokens, L::kOutputs[p]).view(),
+                       .first_rank = L::kRanks[p].begin,
+                       .scale = 1.0f};
+    if (L::kRanks[p].size() > 0) {
+      part.b = m.At(L::kOutputs[p], {ranks.begin + L::kRanks[p].begin,
+                                     ranks.begin + L::kRanks[p].end})
+                   .view();
+      db.push_back(Tensor::Zeros(device.get(),
+                                 {L::kOutputs[p].size(), L::kRanks[p].size()},
+                                 DType::kF32));
+      part.db = db.back().view();
+    }
+    forward.push_back(part);
+    part.y = dy.At(tokens, L::kOutputs[p]).view();
+    backward.push_back(part);
+  }
+  const Backend& table = device->backend();
+  table.lora_forward(device->queue(), {.x = x.At(tokens, inputs).view(),
+                                       .adapter_x = x.At(tokens, inputs).view(),
+                                       .a = a.view(),
+                                       .xa = x.At(tokens, ranks).view(),
+                                       .parts = {forward.data(), 3}});
+  // Those of low rank are the table's own.
+  device->Synchronize();
+  EXPECT_EQ(cuda_fakes::DeviceMicroseconds(), 1.0);
+  using reference::Matmul;
+  using reference::Sum;
+  const HostMatrix xa =
+      RoundTo(DType::kBF16, Matmul(MatmulForm::kNT, layer.x, layer.a));
+  EXPECT_EQ(x.At(tokens, ranks).ToFloats(), Bf16(xa));
+  EXPECT_EQ(y.At(tokens, {0, L::kAllOutputs}).ToFloats(),
+            Bf16(Sum(Matmul(MatmulForm::kNT, layer.x, layer.w),
+                     Matmul(MatmulForm::kNT, xa, layer.b))));
+
+  table.lora_backward(device->queue(),
+                      {.adapter_x = x.At(tokens, inputs).view(),
+                       .xa = x.At(tokens, ranks).view(),
+                       .a = a.view(),
+                       .da = da.view(),
+                       .dxa = dy.At(tokens, grad_ranks).view(),
+                       .dx = dx.At(tokens, inputs).view(),
+                       .parts = {backward.data(), 3}});
+  device->Synchronize();
+  EXPECT_EQ(cuda_fakes::DeviceMicroseconds(), 2.0);
+  const HostMatrix dxa =
+      RoundTo(DType::kBF16, Matmul(MatmulForm::kNN, layer.dy, layer.b));
+  EXPECT_EQ(dy.At(tokens, grad_ranks).ToFloats(), Bf16(dxa));
+  const HostMatrix share = Matmul(MatmulForm::kNN, dxa, layer.a);
+  EXPECT_NE(RoundTo(DType::kBF16, share).values, share.values)
+      << "a rounding of its own would not show";
+  EXPECT_EQ(dx.At(tokens, inputs).ToFloats(),
+            Bf16(Sum(Matmul(MatmulForm::kNN, layer.dy, layer.w), share)));
+
+  m.ExpectUntouchedBut({});
+  x.ExpectUntouchedBut(ranks);
+  y.ExpectUntouchedBut({0, L::kAllOutputs});
+  dy.ExpectUntouchedBut(grad_ranks);
+  dx.ExpectUntouchedBut(inputs);
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
 }
 
