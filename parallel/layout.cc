@@ -37,15 +37,18 @@ std::ostream& operator<<(std::ostream& out, Transition transition) {
   return out << transition.from << " -> " << transition.to;
 }
 
+bool NeedsCollective(Transition transition, const Communicator& group) {
+  return group.size() > 1 && transition.from != transition.to &&
+         !(transition.from == Layout::kInvariant &&
+           transition.to == Layout::kReplicated);
+}
+
 Tensor Redistribute(Tensor t, Transition transition, int64_t total_rows,
                     Communicator& group, Purpose purpose) {
   const auto is = [&](Layout from, Layout to) {
     return transition.from == from && transition.to == to;
   };
-  if (group.size() == 1 || transition.from == transition.to ||
-      is(Layout::kInvariant, Layout::kReplicated)) {
-    return t;
-  }
+  if (!NeedsCollective(transition, group)) return t;
   if (is(Layout::kPartial, Layout::kInvariant)) {
     group.AllReduceSum(&t, purpose);
     return t;
@@ -60,10 +63,13 @@ Tensor Redistribute(Tensor t, Transition transition, int64_t total_rows,
   LOG(FATAL) << "no transition " << transition;
 }
 
+Transition GradTransition(Transition transition) {
+  return {Dual(transition.to), Dual(transition.from)};
+}
+
 Tensor RedistributeGrad(Tensor grad, Transition transition, int64_t total_rows,
                         Communicator& group, Purpose purpose) {
-  return Redistribute(std::move(grad),
-                      {Dual(transition.to), Dual(transition.from)}, total_rows,
+  return Redistribute(std::move(grad), GradTransition(transition), total_rows,
                       group, purpose);
 }
 

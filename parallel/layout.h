@@ -60,8 +60,12 @@ constexpr Transition Stay(Layout layout) { return {layout, layout}; }
 Tensor Redistribute(Tensor t, Transition transition, int64_t total_rows,
                     Communicator& group, Purpose purpose);
 
+// Whether it has anything to do: rows that travel must be dense.
+bool NeedsCollective(Transition transition, const Communicator& group);
+
 // The backward of Redistribute: `grad` belongs to its result, the returned
 // gradient to its argument.
+Transition GradTransition(Transition transition);
 Tensor RedistributeGrad(Tensor grad, Transition transition, int64_t total_rows,
                         Communicator& group, Purpose purpose);
 

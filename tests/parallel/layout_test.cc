@@ -90,6 +90,7 @@ TEST(LayoutTest, OnlyTransitionsBetweenLayoutsMoveBytes) {
       Redistribute(Make(device.get(), t.from, 0, *group), t, kRows, *group,
                    Purpose::kActivation);
       EXPECT_EQ(group->traffic(Purpose::kActivation).calls, calls[i]) << t;
+      EXPECT_EQ(NeedsCollective(t, *group), calls[i] > 0) << t;
     }
   });
 }
