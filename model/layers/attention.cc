@@ -41,7 +41,8 @@ Attention::Saved Attention::Heads(const Stream& in,
                                   KvCache* cache) const {
   Saved saved;
   ops::RmsNormResult norm =
-      ops::RmsNorm(in.x, in.delta, weights_.norm, norm_epsilon_);
+      ops::RmsNorm(in.x, in.delta, weights_.norm, norm_epsilon_,
+                   qkv_.InputRoom(adapters.qkv));
   saved.x = std::move(norm.sum);
   saved.rstd = std::move(norm.rstd);
   std::vector<Tensor> qkv =
@@ -51,13 +52,14 @@ Attention::Saved Attention::Heads(const Stream& in,
     ops::Rope(*rope_, pass.positions, shape_.head_dim, Direction::kForward,
               rotated);
   }
+  const int64_t room = o_.InputRoom(adapters.o);
   if (cache != nullptr) {
     const std::vector<Segment> segments = Extend(qkv[1], qkv[2], cache);
     saved.attention =
-        ops::Attention(qkv[0], cache->k, cache->v, segments, shape_);
+        ops::Attention(qkv[0], cache->k, cache->v, segments, shape_, room);
   } else {
     saved.attention =
-        ops::Attention(qkv[0], qkv[1], qkv[2], pass.segments, shape_);
+        ops::Attention(qkv[0], qkv[1], qkv[2], pass.segments, shape_, room);
   }
   saved.q = std::move(qkv[0]);
   saved.k = std::move(qkv[1]);
@@ -118,7 +120,8 @@ void Attention::Backward(Saved saved, const AttentionAdapters& adapters,
     *dstream = ops::ScatterRows(*dstream, pass.selected, saved.x.rows());
   }
   ops::AttentionGrads grads = ops::AttentionBackward(
-      dout, saved.q, saved.k, saved.v, saved.attention, pass.segments, shape_);
+      dout, saved.q, saved.k, saved.v, saved.attention, pass.segments, shape_,
+      qkv_.GradRoom(adapters.qkv));
   saved.attention = {};
   dout = {};
   for (Tensor* rotated : {&grads.dq, &grads.dk}) {

@@ -57,6 +57,11 @@ class Attention {
   Attention(Weights weights, const ModelPlan& plan, float norm_epsilon,
             int64_t head_dim, const ops::RopeTable* rope, Communicator* group);
 
+  // Columns of room that `dstream` should have beside it in Backward.
+  int64_t GradRoom(const AttentionAdapters& adapters) const {
+    return o_.GradRoom(adapters.o);
+  }
+
   // The rows that go on after the heads: all, or the pass's selected ones.
   enum class Rows : uint8_t { kAll, kSelected };
 

@@ -53,6 +53,16 @@ std::vector<ops::LinearPart> LoraLinear::Parts(
   return parts;
 }
 
+int64_t LoraLinear::InputRoom(const LinearAdapter& adapter) const {
+  return NeedsCollective(plan_.input, *group_) ? 0 : adapter.border;
+}
+
+int64_t LoraLinear::GradRoom(const LinearAdapter& adapter) const {
+  return NeedsCollective(GradTransition(plan_.output), *group_)
+             ? 0
+             : adapter.border;
+}
+
 std::vector<Tensor> LoraLinear::Forward(const Tensor& x_in,
                                         const LinearAdapter& adapter,
                                         const Pass& pass, KeepInput keep,
@@ -64,8 +74,12 @@ std::vector<Tensor> LoraLinear::Forward(const Tensor& x_in,
   if (saved != nullptr && adapter.present()) {
     // An input that was gathered from other ranks is not gathered twice.
     const bool gathered = x.rows() != x_in.rows();
-    if (keep == KeepInput::kYes || gathered) saved->x = x;
-    saved->xa = std::move(result.xa);
+    const bool kept = keep == KeepInput::kYes || gathered;
+    if (kept) saved->x = x;
+    // Beside x it would keep x's memory.
+    saved->xa = kept || result.xa.dense()
+                    ? std::move(result.xa)
+                    : ops::Convert(result.xa, result.xa.dtype());
   }
   for (Tensor& y : result.y) {
     y = Redistribute(std::move(y), plan_.output, pass.tokens, *group_,

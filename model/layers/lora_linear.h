@@ -30,6 +30,8 @@ struct LinearAdapter {
   Tensor a;   // [S, I] compute type; absent if no part is adapted.
   Tensor da;  // [S, I] F32
   std::vector<Part> parts;
+  // S where the factors lie in the border of the frozen weights, else zero.
+  int64_t border = 0;
 
   float dropout = 0.0f;
   std::string name;         // Names the dropout mask's random field.
@@ -56,9 +58,14 @@ class LoraLinear {
     Tensor xa;  // [T, S]
   };
 
-  // Each weight [O_p, I] is dense. `group` must outlive the layer.
+  // Weights [O_p, I]. `group` must outlive the layer.
   LoraLinear(const LinearPlan& plan, std::vector<Tensor> weights,
              Communicator* group);
+
+  // Columns of room beside x, and beside the last dy, in which xa and dxa are
+  // best put: that of a border's adapter, where the rows need not travel.
+  int64_t InputRoom(const LinearAdapter& adapter) const;
+  int64_t GradRoom(const LinearAdapter& adapter) const;
 
   // `saved` may be null: nothing is kept.
   std::vector<Tensor> Forward(const Tensor& x, const LinearAdapter& adapter,

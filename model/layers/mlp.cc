@@ -18,7 +18,8 @@ Mlp::Saved Mlp::GateUp(const Stream& in, const MlpAdapters& adapters,
                        const Pass& pass, KeepInput keep) const {
   Saved saved;
   ops::RmsNormResult norm =
-      ops::RmsNorm(in.x, in.delta, weights_.norm, norm_epsilon_);
+      ops::RmsNorm(in.x, in.delta, weights_.norm, norm_epsilon_,
+                   gate_up_.InputRoom(adapters.gate_up));
   saved.x = std::move(norm.sum);
   saved.rstd = std::move(norm.rstd);
   std::vector<Tensor> gate_up =
@@ -34,7 +35,8 @@ Stream Mlp::Forward(const Stream& in, const MlpAdapters& adapters,
   const KeepInput keep =
       recompute == Recompute::kNone ? KeepInput::kYes : KeepInput::kNo;
   Saved hidden = GateUp(in, adapters, pass, keep);
-  const Tensor s = ops::Swiglu(hidden.gate, hidden.up);
+  const Tensor s =
+      ops::Swiglu(hidden.gate, hidden.up, down_.InputRoom(adapters.down));
   Stream out = {.x = hidden.x};
   out.delta = down_.Forward(s, adapters.down, pass, keep, &hidden.down)[0];
   if (saved != nullptr) {

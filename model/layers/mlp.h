@@ -37,6 +37,11 @@ class Mlp {
   Mlp(Weights weights, const ModelPlan& plan, float norm_epsilon,
       Communicator* group);
 
+  // As Attention::GradRoom.
+  int64_t GradRoom(const MlpAdapters& adapters) const {
+    return down_.GradRoom(adapters.down);
+  }
+
   Stream Forward(const Stream& in, const MlpAdapters& adapters,
                  const Pass& pass, Recompute recompute, Saved* saved) const;
 
