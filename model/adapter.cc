@@ -17,6 +17,23 @@ int64_t Aligned(int64_t offset) {
   return (offset + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+template <typename Attention, typename Mlp>
+auto& Pick(Attention& attention, Mlp& mlp, LinearKind first) {
+  switch (first) {
+    case kQ:
+      return attention.qkv;
+    case kO:
+      return attention.o;
+    case kGate:
+      return mlp.gate_up;
+    case kDown:
+      return mlp.down;
+    default:
+      LOG(FATAL) << "linear layer " << first
+                 << " is not the first of its input";
+  }
+}
+
 Shape ShapeOfA(const LoraModule& m) { return {m.rank, m.linear.shape[1]}; }
 Shape ShapeOfB(const LoraModule& m) { return {m.linear.shape[0], m.rank}; }
 
@@ -41,17 +58,16 @@ Adapter::Adapter(Device* device, DType compute, int64_t num_layers,
   grads_ = Tensor::Zeros(device, flat, DType::kF32);
   m_ = Tensor::Zeros(device, flat, DType::kF32);
   v_ = Tensor::Zeros(device, flat, DType::kF32);
-  compute_ = Tensor::Zeros(device, flat, compute);
-  Connect(groups, rank);
+  Connect(groups, Tensor::Zeros(device, flat, compute), rank);
 }
 
 std::vector<Adapter::Group> Adapter::Groups() const {
-  constexpr std::pair<int, int> kKinds[] = {
+  constexpr std::pair<LinearKind, int> kKinds[] = {
       {kQ, 3}, {kO, 1}, {kGate, 2}, {kDown, 1}};
   std::vector<Group> groups;
   for (int64_t layer = 0; layer < std::ssize(attention_); ++layer) {
     for (const auto& [first, count] : kKinds) {
-      Group group = {.layer = layer, .first_kind = first, .num_kinds = count};
+      Group group = {.layer = layer, .first = first, .num_kinds = count};
       group.parts.resize(static_cast<size_t>(count), nullptr);
       group.b_offsets.resize(static_cast<size_t>(count), 0);
       bool adapted = false;
@@ -71,13 +87,17 @@ std::vector<Adapter::Group> Adapter::Groups() const {
 // stacked without a gap.
 void Adapter::Place(std::vector<Group>* groups, int rank) {
   int64_t offset = 0;
-  const auto add = [&](const LoraModule& module, Factor::Kind kind,
+  const auto add = [&](const Group& group, size_t part, Factor::Kind kind,
                        const ShardSpec& shard) {
+    const LoraModule& module = *group.parts[part];
     const bool is_a = kind == Factor::Kind::kA;
     const Shape shape = is_a ? ShapeOfA(module) : ShapeOfB(module);
     const Slice slice = SliceOf(shard, shape, rank);
     factors_.push_back({.kind = kind,
                         .module = module.linear.module,
+                        .layer = group.layer,
+                        .first = group.first,
+                        .part = part,
                         .shape = shape,
                         .shard = shard,
                         .slice = slice,
@@ -89,13 +109,14 @@ void Adapter::Place(std::vector<Group>* groups, int rank) {
   for (const bool partial : {true, false}) {
     for (Group& group : *groups) {
       bool stacked = false;
-      for (const LoraModule* module : group.parts) {
+      for (size_t p = 0; p < group.parts.size(); ++p) {
+        const LoraModule* module = group.parts[p];
         if (module == nullptr) continue;
         const ShardSpec shard = LoraSpecsFor(module->linear.shard).a;
         if (GradIsPartial(shard) != partial) continue;
         if (!stacked) group.a_offset = offset = Aligned(offset);
         stacked = true;
-        add(*module, Factor::Kind::kA, shard);
+        add(group, p, Factor::Kind::kA, shard);
       }
       for (size_t p = 0; p < group.parts.size(); ++p) {
         const LoraModule* module = group.parts[p];
@@ -103,34 +124,31 @@ void Adapter::Place(std::vector<Group>* groups, int rank) {
         const ShardSpec shard = LoraSpecsFor(module->linear.shard).b;
         if (GradIsPartial(shard) != partial) continue;
         group.b_offsets[p] = offset = Aligned(offset);
-        add(*module, Factor::Kind::kB, shard);
+        add(group, p, Factor::Kind::kB, shard);
       }
     }
     if (partial) replicated_elements_ = offset = Aligned(offset);
   }
 }
 
-LinearAdapter* Adapter::Find(const Group& group) {
-  const size_t layer = static_cast<size_t>(group.layer);
-  switch (group.first_kind) {
-    case kQ:
-      return &attention_[layer].qkv;
-    case kO:
-      return &attention_[layer].o;
-    case kGate:
-      return &mlp_[layer].gate_up;
-    default:
-      return &mlp_[layer].down;
-  }
+const LinearAdapter& Adapter::linear(int64_t layer, LinearKind first) const {
+  const size_t at = static_cast<size_t>(layer);
+  return Pick(attention_[at], mlp_[at], first);
+}
+
+LinearAdapter* Adapter::Find(int64_t layer, LinearKind first) {
+  const size_t at = static_cast<size_t>(layer);
+  return &Pick(attention_[at], mlp_[at], first);
 }
 
 // Gives each layer its views of the flat arrays.
-void Adapter::Connect(const std::vector<Group>& groups, int rank) {
+void Adapter::Connect(const std::vector<Group>& groups, const Tensor& compute,
+                      int rank) {
   const auto view = [](const Tensor& flat, int64_t offset, Shape shape) {
     return flat.Cols({offset, offset + shape.elements()}).Reshape(shape);
   };
   for (const Group& group : groups) {
-    LinearAdapter* linear = Find(group);
+    LinearAdapter* linear = Find(group.layer, group.first);
     linear->parts.resize(group.parts.size());
     linear->dropout = dropout_;
     int64_t stacked = 0;
@@ -142,7 +160,7 @@ void Adapter::Connect(const std::vector<Group>& groups, int rank) {
       a_slice = SliceOf(specs.a, ShapeOfA(*module), rank);
       const Slice b = SliceOf(specs.b, ShapeOfB(*module), rank);
       const Shape b_shape = {b.rows.size(), b.cols.size()};
-      linear->parts[p] = {.b = view(compute_, group.b_offsets[p], b_shape),
+      linear->parts[p] = {.b = view(compute, group.b_offsets[p], b_shape),
                           .db = view(grads_, group.b_offsets[p], b_shape),
                           .first_rank = stacked,
                           .scale = module->scale};
@@ -152,7 +170,7 @@ void Adapter::Connect(const std::vector<Group>& groups, int rank) {
     }
     const Shape a_shape = {stacked, a_slice.cols.size()};
     linear->first_input = a_slice.cols.begin;
-    linear->a = view(compute_, group.a_offset, a_shape);
+    linear->a = view(compute, group.a_offset, a_shape);
     linear->da = view(grads_, group.a_offset, a_shape);
   }
 }
@@ -191,12 +209,40 @@ std::vector<float> Adapter::GetValue(const Factor& factor) const {
       .ToHost<float>();
 }
 
+Tensor Adapter::CopyOf(const Factor& factor) const {
+  const LinearAdapter& linear = this->linear(factor.layer, factor.first);
+  const LinearAdapter::Part& part = linear.parts[factor.part];
+  if (factor.kind == Factor::Kind::kB) return part.b;
+  return linear.a.Rows({part.first_rank, part.first_rank + part.b.cols()});
+}
+
 void Adapter::Refresh() {
   for (const Factor& factor : factors_) {
     const Range range = {factor.offset, factor.offset + factor.elements};
-    Tensor copy = compute_.Cols(range);
-    ops::ConvertInto(values_.Cols(range), factor.scale, &copy);
+    Tensor copy = CopyOf(factor);
+    ops::ConvertInto(values_.Cols(range).Reshape(copy.shape()), factor.scale,
+                     &copy);
   }
+}
+
+void Adapter::MoveInto(int64_t layer, LinearKind first,
+                       const WeightStack& stack) {
+  LinearAdapter* linear = Find(layer, first);
+  CHECK(linear->present());
+  CHECK_EQ(linear->a.rows(), stack.ranks());
+  CHECK_EQ(linear->parts.size(), stack.parts());
+  const auto move = [](Tensor* factor, Tensor place) {
+    ops::ConvertInto(*factor, 1.0f, &place);
+    *factor = place;
+  };
+  move(&linear->a, stack.a());
+  for (size_t p = 0; p < linear->parts.size(); ++p) {
+    LinearAdapter::Part& part = linear->parts[p];
+    if (!part.b.present()) continue;
+    const Range ranks = {part.first_rank, part.first_rank + part.b.cols()};
+    move(&part.b, stack.b(p, ranks));
+  }
+  linear->border = stack.ranks();
 }
 
 void Adapter::ZeroGrad() { ops::Fill(0.0f, &grads_); }

@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "model/layers/attention.h"
 #include "model/layers/mlp.h"
+#include "model/layers/weight_stack.h"
 #include "model/lora_config.h"
 #include "parallel/shard_spec.h"
 #include "runtime/tensor.h"
@@ -21,7 +22,10 @@ struct Factor {
   enum class Kind : uint8_t { kA, kB };
   Kind kind;
   std::string module;  // "model.layers.3.self_attn.q_proj"
-  Shape shape;         // Of the whole factor.
+  int64_t layer;
+  LinearKind first;  // Of the modules that share its input.
+  size_t part;       // Among them.
+  Shape shape;       // Of the whole factor.
   ShardSpec shard;
   Slice slice;         // This rank's.
   int64_t offset = 0;  // Of the slice, row-major and dense, in the flat arrays.
@@ -31,8 +35,9 @@ struct Factor {
 
 // The flat arrays are F32: values (masters), gradients, and Adam's moments;
 // a copy of the values in the compute type, B times its scale, is what products
-// read. First come the replicated factors, whose gradients are terms of a sum
-// over the tensor group, then the split ones. All of it is this rank's share.
+// read: in an array of its own or in the border of the frozen weights. First
+// come the replicated factors, whose gradients are terms of a sum over the
+// tensor group, then the split ones. All of it is this rank's share.
 class Adapter {
  public:
   // `modules` in the order of ResolveTargets. `rank`: in the tensor group.
@@ -48,6 +53,10 @@ class Adapter {
   std::vector<float> GetValue(const Factor& factor) const;
   // Brings the compute copy up to the values.
   void Refresh();
+  // The compute copy of a layer's factors lies in `stack` from now on: of the
+  // modules from `first` on that share an input, S ranks in all. No other
+  // adapter may lie there.
+  void MoveInto(int64_t layer, LinearKind first, const WeightStack& stack);
   void ZeroGrad();
 
   absl::Span<const Factor> factors() const { return factors_; }
@@ -66,6 +75,8 @@ class Adapter {
   Tensor* first_moments() { return &m_; }
   Tensor* second_moments() { return &v_; }
 
+  // Of the modules from `first` on that share an input: kQ, kO, kGate or kDown.
+  const LinearAdapter& linear(int64_t layer, LinearKind first) const;
   const AttentionAdapters& attention(int64_t layer) const {
     return attention_[static_cast<size_t>(layer)];
   }
@@ -77,7 +88,7 @@ class Adapter {
   // The modules that share an input, as one linear layer with parts.
   struct Group {
     int64_t layer;
-    int first_kind;  // kQ, kO, kGate or kDown.
+    LinearKind first;  // kQ, kO, kGate or kDown.
     int num_kinds;
     std::vector<const LoraModule*> parts;  // Null where not adapted.
     int64_t a_offset = 0;
@@ -85,8 +96,11 @@ class Adapter {
   };
   std::vector<Group> Groups() const;
   void Place(std::vector<Group>* groups, int rank);
-  void Connect(const std::vector<Group>& groups, int rank);
-  LinearAdapter* Find(const Group& group);
+  void Connect(const std::vector<Group>& groups, const Tensor& compute,
+               int rank);
+  LinearAdapter* Find(int64_t layer, LinearKind first);
+  // A factor's compute copy.
+  Tensor CopyOf(const Factor& factor) const;
 
   std::vector<LoraModule> modules_;
   float dropout_;
@@ -97,7 +111,6 @@ class Adapter {
   Tensor grads_;
   Tensor m_;
   Tensor v_;
-  Tensor compute_;
   std::vector<AttentionAdapters> attention_;
   std::vector<MlpAdapters> mlp_;
 };

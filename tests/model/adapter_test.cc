@@ -1,8 +1,10 @@
 #include "model/adapter.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -72,6 +74,47 @@ TEST(AdapterTest, InitialValuesAreTheSameOnEveryMesh) {
     }
     EXPECT_EQ(parts, whole) << ranks;
   }
+}
+
+// k is frozen between q and v.
+TEST(AdapterTest, WhatMovedIntoABorderIsRefreshedThereAndLeavesZerosBetween) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const auto adapter =
+      Make(device.get(), {.rank = 3, .targets = {"q_proj", "v_proj"}}, 0, 1);
+  adapter->Initialize(7);
+  const auto stay =
+      Make(device.get(), {.rank = 3, .targets = {"q_proj", "v_proj"}}, 0, 1);
+  stay->Initialize(7);
+  const int64_t outputs[] = {48, 24, 24};
+  const WeightStack stack(device.get(), DType::kF32, outputs, 24, 6);
+  adapter->MoveInto(1, kQ, stack);
+  EXPECT_EQ(adapter->linear(1, kQ).border, 6);
+  EXPECT_EQ(adapter->linear(0, kQ).border, 0);
+  for (Adapter* each : {adapter.get(), stay.get()}) {
+    for (const Factor& factor : each->factors()) {
+      std::vector<float> values(static_cast<size_t>(factor.elements));
+      std::iota(values.begin(), values.end(),
+                static_cast<float>(factor.offset));
+      each->SetValue(factor, values);
+    }
+  }
+  EXPECT_EQ(stack.a().ToFloats(), stay->linear(1, kQ).a.ToFloats())
+      << "before the refresh";
+  for (Adapter* each : {adapter.get(), stay.get()}) each->Refresh();
+  const LinearAdapter& expected = stay->linear(1, kQ);
+  EXPECT_EQ(stack.a().ToFloats(), expected.a.ToFloats());
+  EXPECT_EQ(stack.b(0, {0, 3}).ToFloats(), expected.parts[0].b.ToFloats());
+  EXPECT_EQ(stack.b(2, {3, 6}).ToFloats(), expected.parts[2].b.ToFloats());
+  const auto all_zero = [](const Tensor& t) {
+    const std::vector<float> values = t.ToFloats();
+    return std::all_of(values.begin(), values.end(),
+                       [](float v) { return v == 0.0f; });
+  };
+  EXPECT_TRUE(all_zero(stack.b(0, {3, 6})));
+  EXPECT_TRUE(all_zero(stack.b(1, {0, 6})));
+  EXPECT_TRUE(all_zero(stack.b(2, {0, 3})));
+  EXPECT_EQ(adapter->linear(0, kQ).a.ToFloats(),
+            stay->linear(0, kQ).a.ToFloats());
 }
 
 TEST(AdapterTest, AIsUniformWithinPeftsBoundAndBIsZero) {

@@ -1,0 +1,39 @@
+#include "model/layers/weight_stack.h"
+
+#include "runtime/ops.h"
+
+namespace lorica {
+
+WeightStack::WeightStack(Device* device, DType dtype,
+                         absl::Span<const int64_t> outputs, int64_t inputs,
+                         int64_t ranks)
+    : inputs_(inputs), ranks_(ranks) {
+  int64_t rows = 0;
+  for (const int64_t n : outputs) {
+    rows_.push_back({rows, rows + n});
+    rows += n;
+  }
+  const Tensor weights =
+      Tensor::WithRoom(device, {rows + ranks, inputs}, dtype, ranks);
+  whole_ = weights;
+  if (ranks == 0) return;
+  Tensor border = weights.Spare(ranks);
+  ops::Fill(0.0f, &border);
+  Tensor factors = weights.Rows({rows, rows + ranks});
+  ops::Fill(0.0f, &factors);
+}
+
+Tensor WeightStack::weight(size_t part) const {
+  return whole_.Rows(rows_[part]);
+}
+
+Tensor WeightStack::b(size_t part, Range ranks) const {
+  return whole_.Rows(rows_[part]).Spare(ranks_).Cols(ranks);
+}
+
+Tensor WeightStack::a() const {
+  const int64_t first = rows_.back().end;
+  return whole_.Rows({first, first + ranks_});
+}
+
+}  // namespace lorica
