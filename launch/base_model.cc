@@ -41,14 +41,15 @@ absl::StatusOr<BaseModel> OpenBaseModel(const std::string& path,
 }
 
 std::unique_ptr<Gpt> LoadGpt(const BaseModel& base, DType dtype,
-                             const ModelPlan& plan, const Session& session) {
+                             const ModelPlan& plan, const Session& session,
+                             Adapter* resident) {
   const auto load = [&](const ParamSpec& spec, const Slice& slice) {
     return base.source.Load(spec.name, slice,
                             spec.storage == Storage::kF32 ? DType::kF32 : dtype,
                             session.device());
   };
   return std::make_unique<Gpt>(base.source.config(), base.split, plan,
-                               &session.mesh().tensor(), load);
+                               &session.mesh().tensor(), load, resident);
 }
 
 absl::StatusOr<std::unique_ptr<Adapter>> MakeAdapter(const BaseModel& base,

@@ -27,9 +27,11 @@ struct BaseModel {
 absl::StatusOr<BaseModel> OpenBaseModel(const std::string& path,
                                         const Session& session);
 
-// Reads this rank's slices.
+// Reads this rank's slices. `resident`, if given, is multiplied together with
+// the frozen weights where the device can; see Gpt.
 std::unique_ptr<Gpt> LoadGpt(const BaseModel& base, DType dtype,
-                             const ModelPlan& plan, const Session& session);
+                             const ModelPlan& plan, const Session& session,
+                             Adapter* resident = nullptr);
 
 // An empty adapter for the modules that `lora` names. Errors: see
 // ResolveTargets.

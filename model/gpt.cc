@@ -1,8 +1,11 @@
 #include "model/gpt.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
+#include "model/layers/weight_stack.h"
 #include "runtime/check.h"
 #include "runtime/trace.h"
 
@@ -21,19 +24,68 @@ const MlpAdapters& MlpOf(const Adapter* adapter, int64_t layer) {
   return adapter == nullptr ? kNoMlpAdapters : adapter->mlp(layer);
 }
 
+// Takes the frozen parameters, one after another.
+class Loader {
+ public:
+  Loader(std::vector<ParamSpec> params, int rank, const LoadParam& load)
+      : params_(std::move(params)), rank_(rank), load_(load) {}
+
+  bool done() const { return next_ == params_.size(); }
+  Tensor Take() {
+    const ParamSpec& spec = params_[next_++];
+    return load_(spec, SliceOf(spec.shard, spec.shape, rank_));
+  }
+  // The weights of linear layers from `first` on that share an input, as the
+  // device wants them to lie.
+  std::vector<Tensor> TakeLinears(const Tensor& like, int64_t layer,
+                                  LinearKind first, size_t count,
+                                  Adapter* resident);
+
+ private:
+  std::vector<ParamSpec> params_;
+  int rank_;
+  const LoadParam& load_;
+  size_t next_ = 0;
+};
+
+std::vector<Tensor> Loader::TakeLinears(const Tensor& like, int64_t layer,
+                                        LinearKind first, size_t count,
+                                        Adapter* resident) {
+  std::vector<Tensor> weights;
+  Device* device = like.device();
+  if (device->backend().linear_layout == LinearLayout::kApart) {
+    for (size_t i = 0; i < count; ++i) weights.push_back(Take());
+    return weights;
+  }
+  std::vector<int64_t> outputs;
+  int64_t inputs = 0;
+  for (size_t i = next_; i < next_ + count; ++i) {
+    const Slice slice = SliceOf(params_[i].shard, params_[i].shape, rank_);
+    outputs.push_back(slice.rows.size());
+    inputs = slice.cols.size();
+  }
+  const bool adapted =
+      resident != nullptr && resident->linear(layer, first).present();
+  const WeightStack stack(
+      device, like.dtype(), outputs, inputs,
+      adapted ? resident->linear(layer, first).a.rows() : int64_t{0});
+  for (size_t i = 0; i < count; ++i) {
+    weights.push_back(stack.weight(i));
+    ops::ConvertInto(Take(), 1.0f, &weights.back());
+  }
+  if (adapted) resident->MoveInto(layer, first, stack);
+  return weights;
+}
+
 }  // namespace
 
 Gpt::Gpt(const GptConfig& config, const ModelSplit& split,
-         const ModelPlan& plan, Communicator* group, const LoadParam& load)
+         const ModelPlan& plan, Communicator* group, const LoadParam& load,
+         Adapter* resident)
     : config_(config), plan_(plan), group_(group) {
   const int rank = group_->rank();
-  const std::vector<ParamSpec> params = FrozenParams(config_, split);
-  size_t next = 0;
-  const auto take = [&]() -> Tensor {
-    const ParamSpec& spec = params[next++];
-    return load(spec, SliceOf(spec.shard, spec.shape, rank));
-  };
-  embedding_ = {.weight = take(),
+  Loader loader(FrozenParams(config_, split), rank, load);
+  embedding_ = {.weight = loader.Take(),
                 .first_vocab = split.vocab[static_cast<size_t>(rank)].begin};
   device_ = embedding_.weight.device();
   compute_ = embedding_.weight.dtype();
@@ -41,26 +93,29 @@ Gpt::Gpt(const GptConfig& config, const ModelSplit& split,
   MakeRopeTable();
   blocks_.reserve(static_cast<size_t>(config_.num_layers));
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-    const Tensor attention_norm = take();
-    const Tensor mlp_norm = take();
-    Tensor linears[kNumLinears];
-    for (Tensor& linear : linears) linear = take();
+    const Tensor attention_norm = loader.Take();
+    const Tensor mlp_norm = loader.Take();
+    const auto take = [&](LinearKind first, size_t count) {
+      return loader.TakeLinears(embedding_.weight, layer, first, count,
+                                resident);
+    };
+    const std::vector<Tensor> qkv = take(kQ, 3);
+    const std::vector<Tensor> o = take(kO, 1);
+    const std::vector<Tensor> gate_up = take(kGate, 2);
+    const std::vector<Tensor> down = take(kDown, 1);
     blocks_.push_back(
-        {Attention({.norm = attention_norm,
-                    .qkv = {linears[kQ], linears[kK], linears[kV]},
-                    .o = linears[kO]},
-                   plan_, config_.norm_epsilon, config_.head_dim, &rope_,
-                   group_),
+        {Attention({.norm = attention_norm, .qkv = qkv, .o = o[0]}, plan_,
+                   config_.norm_epsilon, config_.head_dim, &rope_, group_),
          Mlp({.norm = mlp_norm,
-              .gate = linears[kGate],
-              .up = linears[kUp],
-              .down = linears[kDown]},
+              .gate = gate_up[0],
+              .up = gate_up[1],
+              .down = down[0]},
              plan_, config_.norm_epsilon, group_)});
   }
-  const Tensor final_norm = take();
+  const Tensor final_norm = loader.Take();
   ops::HeadSlice head = embedding_;
-  if (!config_.tied_head) head.weight = take();
-  CHECK_EQ(next, params.size());
+  if (!config_.tied_head) head.weight = loader.Take();
+  CHECK(loader.done());
   head_ = std::make_unique<LossHead>(final_norm, config_.norm_epsilon, head,
                                      plan_.column, group_);
 }
@@ -144,6 +199,17 @@ Tensor Gpt::BlocksBackward(Record record, const Pass& pass,
   return dstream;
 }
 
+int64_t Gpt::GradRoom(const Adapter* adapter) const {
+  int64_t room = 0;
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    const Block& block = blocks_[static_cast<size_t>(layer)];
+    room =
+        std::max({room, block.attention.GradRoom(AttentionOf(adapter, layer)),
+                  block.mlp.GradRoom(MlpOf(adapter, layer))});
+  }
+  return room;
+}
+
 // Memory for the losses comes before that of activations: it outlives them.
 RowLosses Gpt::ForwardAndBackward(const Pass& pass, Recompute recompute,
                                   float grad_scale, const Adapter* adapter,
@@ -151,7 +217,8 @@ RowLosses Gpt::ForwardAndBackward(const Pass& pass, Recompute recompute,
   RowLosses losses(pass.targets);
   const Stream out =
       Blocks(Embed(pass), pass, adapter, recompute, nullptr, &record);
-  Tensor dstream = head_->LossesAndGrad(out, grad_scale, &losses);
+  Tensor dstream =
+      head_->LossesAndGrad(out, grad_scale, GradRoom(adapter), &losses);
   *dx = BlocksBackward(std::move(record), pass, adapter, std::move(dstream));
   return losses;
 }

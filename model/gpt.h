@@ -30,9 +30,11 @@ using LayerDone = std::function<void(int64_t layer)>;
 class Gpt {
  public:
   // Loads every frozen parameter. `config` is valid; `group` holds the tensor
-  // ranks and must outlive the model.
+  // ranks and must outlive the model. On devices of LinearLayout::kBordered the
+  // compute copy of `resident`, if given, moves into the border of the weights;
+  // other adapters are multiplied as well, in more products.
   Gpt(const GptConfig& config, const ModelSplit& split, const ModelPlan& plan,
-      Communicator* group, const LoadParam& load);
+      Communicator* group, const LoadParam& load, Adapter* resident = nullptr);
   Gpt(const Gpt&) = delete;
   Gpt& operator=(const Gpt&) = delete;
 
@@ -84,6 +86,8 @@ class Gpt {
   };
 
   void MakeRopeTable();
+  // Columns of room beside the gradient of the residual stream.
+  int64_t GradRoom(const Adapter* adapter) const;
   Stream Embed(const Pass& pass) const;
   // Through all blocks; `record` says what to keep and receives it, or is null.
   Stream Blocks(Stream stream, const Pass& pass, const Adapter* adapter,

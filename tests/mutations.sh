@@ -72,6 +72,14 @@ nothing follows a started sum|parallel/nccl_communicator.cc|/^void NcclGroup::Jo
 the queue waits for a started sum|parallel/nccl_communicator.cc|/^void NcclGroup::StartAllReduceSum/,/^}/s/^}/End(tensor); }/|parallel_nccl_communicator_test|NcclCommunicatorTest.WorkGivenAfter*
 registration outlives its memory|parallel/nccl_connection.cc|s/    if (!connection_->closed()) {/    if (false) {/|parallel_nccl_communicator_test|NcclCommunicatorTest.MemoryForSumsIsRegistered
 ranks register each for itself|parallel/communicator.cc|s/  AllReduceMax(absl::MakeSpan(without), Purpose::kControl);//|parallel_nccl_communicator_test|NcclCommunicatorTest.AllRanksRegisterOrNone
+products in a border taken one by one|runtime/cuda/lora.cc|s/if (whole.has_value()) joined.parts/if (false) joined.parts/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
+gradients side by side multiplied apart|runtime/cuda/lora.cc|s/if (!Grow(sum.form, sum.frozen\[i\], &sum.frozen\[last\]))/if (true)/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
+the adapter's share of dx multiplied apart|runtime/cuda/lora.cc|s/Grow(sum.form, sum.adapter, &sum.frozen\[last\])/false/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
+another adapter taken for the border's|runtime/cuda/lora.cc|/const int64_t col/,/}/s/return std::nullopt;/continue;/|launch_cuda_trainer_test|CudaTrainerTest.AResident*
+no zeros between the parts of a border|model/layers/weight_stack.cc|s/ops::Fill(0.0f, &border);/static_cast<void>(border);/|model_adapter_test|AdapterTest.WhatMoved*
+xa keeps an input that is computed again|model/layers/lora_linear.cc|s/result.xa.dense()/true/|model_layers_lora_linear_test|LoraLinearTest.AnInput*
+nothing lies in a border|model/gpt.cc|s/if (adapted) resident->MoveInto/if (false) resident->MoveInto/|launch_cuda_trainer_test|CudaTrainerTest.AResident*
+no room beside the gradient of the stream|model/gpt.cc|s/GradRoom(adapter), &losses/0, \&losses/|launch_cuda_trainer_test|CudaTrainerTest.AResident*
 losses read chunk by chunk|model/layers/loss.cc|s/  Tensor place = stats_.Cols(rows);/  static_cast<void>(stats.ToHost<float>());\n&/|launch_cuda_trainer_test|CudaTrainerTest.OneRankWaits*
 gradients summed every micro-batch|parallel/grad_sync.cc|s/    part.terms.Add(Pack(\*flat/    data_->AllReduceSum(flat, Purpose::kAdapterGrad); &/|model_parallel_traffic_test|TrafficTest.AStepSumsAdapterGradientsOnceWhateverTheAccumulation
 replicas drift unseen|parallel/grad_sync.cc|s/  for (const Shared& shared : shared_) verify(.*/  static_cast<void>(shared_);/|parallel_grad_sync_test|GradSyncDeathTest.AnyReplicaThatDiffersIsFatal

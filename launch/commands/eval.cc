@@ -100,8 +100,8 @@ absl::Status RunEval(const Arguments& arguments, const MpiEnvironment& mpi) {
   LORICA_ASSIGN_OR_RETURN(std::optional<AtomicFile> out,
                           CreateOut(arguments.Text("out"), session));
 
-  const std::unique_ptr<Gpt> gpt =
-      LoadGpt(model.base, model.dtype, kTensorParallel, session);
+  const std::unique_ptr<Gpt> gpt = LoadGpt(
+      model.base, model.dtype, kTensorParallel, session, model.adapter.get());
   const auto start = std::chrono::steady_clock::now();
   const TokenBatch batch = BatchOf(data);
   const std::vector<RecordLoss> records = LossesOfRecords(

@@ -80,7 +80,8 @@ absl::Status RunGenerate(const Arguments& arguments,
   if (model.tokenizer.eos()) options.stops.push_back(*model.tokenizer.eos());
 
   const std::unique_ptr<Gpt> gpt =
-      LoadGpt(model.base, model.dtype, kTensorParallel, *model.session);
+      LoadGpt(model.base, model.dtype, kTensorParallel, *model.session,
+              model.adapter.get());
   const bool leads = model.session->leads();
   Continue(prompt, options, *gpt, model.adapter.get(), model.session->device(),
            [&](int32_t token) {

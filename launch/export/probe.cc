@@ -53,7 +53,7 @@ absl::StatusOr<std::vector<float>> ProbeLogits(const std::string& model,
         loaded, LoadAdapter(base, *adapter, directory, DType::kF32, session));
   }
   const std::unique_ptr<Gpt> gpt =
-      LoadGpt(base, DType::kF32, kTensorParallel, session);
+      LoadGpt(base, DType::kF32, kTensorParallel, session, loaded.get());
   std::vector<KvCache> caches = gpt->MakeCaches(tokens);
   return gpt
       ->Decode(

@@ -327,7 +327,7 @@ absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   const std::unique_ptr<Gpt> gpt =
       LoadGpt(base, config.model.dtype,
               config.mesh.tensor_sequence ? kSequenceParallel : kTensorParallel,
-              session);
+              session, adapter.get());
   Run run(loaded, session, *gpt, adapter.get(), source->lora, *std::move(data),
           std::move(resumed), start);
   LORICA_RETURN_IF_ERROR(run.Open());

@@ -91,7 +91,7 @@ std::vector<double> LossHead::Losses(const Stream& in,
   return losses.Read();
 }
 
-Tensor LossHead::LossesAndGrad(const Stream& in, float scale,
+Tensor LossHead::LossesAndGrad(const Stream& in, float scale, int64_t room,
                                RowLosses* losses) const {
   const Span span(SpanKind::kLayer, "head", "both");
   const Tensor& targets = losses->targets();
@@ -110,8 +110,8 @@ Tensor LossHead::LossesAndGrad(const Stream& in, float scale,
   }
   dh = RedistributeGrad(std::move(dh), plan_.input, targets.elements(), *group_,
                         Purpose::kActivationGrad);
-  Tensor dstream =
-      Tensor::Empty(norm.sum.device(), norm.sum.shape(), norm.sum.dtype());
+  Tensor dstream = Tensor::WithRoom(norm.sum.device(), norm.sum.shape(),
+                                    norm.sum.dtype(), room);
   ops::RmsNormBackward(dh, norm.sum, norm_, norm.rstd, Update::kAssign,
                        &dstream);
   return dstream;

@@ -24,15 +24,16 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
   const auto base = OpenBaseModel(golden.model_path(), session);
   CHECK(base.ok()) << base.status().message();
   const DType dtype = config.model.dtype;
-  const auto gpt =
-      LoadGpt(*base, dtype,
-              config.mesh.tensor_sequence ? kSequenceParallel : kTensorParallel,
-              session);
   const std::string directory = golden.adapter_path(model.adapter);
   const auto peft = ReadPeftAdapter(directory);
   CHECK(peft.ok()) << peft.status().message();
   const auto adapter = LoadAdapter(*base, *peft, directory, dtype, session);
   CHECK(adapter.ok()) << adapter.status().message();
+  const auto gpt = LoadGpt(
+      *base, dtype,
+      config.mesh.tensor_sequence ? kSequenceParallel : kTensorParallel,
+      session,
+      model.place == AdapterPlace::kResident ? adapter->get() : nullptr);
   const std::vector<TokenBatch> batches =
       golden.micro_batches("curve_batch.safetensors");
   const auto batch_of = [&](int64_t row) -> const TokenBatch& {

@@ -24,10 +24,14 @@ struct Curve {
   std::vector<double> grad_norms;
 };
 
+// Whether the frozen weights are loaded for the adapter or for none.
+enum class AdapterPlace : uint8_t { kResident, kApart };
+
 // A golden model and its adapter.
 struct GoldenModel {
   std::string folder = "heads_9_3_tied_sharded";
   std::string adapter = "adapter_all";
+  AdapterPlace place = AdapterPlace::kResident;
   // Called by each rank before each of its micro-batches; may be absent.
   std::function<void()> before_micro_batch;
 };
