@@ -21,6 +21,7 @@ import sys
 import tempfile
 
 from machine import processor
+from rows import write_full_rows
 
 HERE = pathlib.Path(__file__).parent
 # Layers that ranks above 192 fit, the width of k and v of SmolLM2-135M.
@@ -70,11 +71,14 @@ def sweeps():
 def measure(run, targets, options, folder):
     """Fills in what the run reached: the median of its steps but for the first."""
     directory = folder / "run"
+    data = folder / f"rows_{run.length}.jsonl"
+    if not data.exists():
+        write_full_rows(options.data, run.length, 16, data)
     config = folder / "run.textproto"
     config.write_text(f"""\
 model {{ path: "{options.base}" dtype: BF16 }}
 adapter {{ rank: {run.rank} alpha: {2 * run.rank} {targets} }}
-data {{ train: "{options.data}" sequence_length: {run.length} }}
+data {{ train: "{data}" sequence_length: {run.length} pack: false }}
 train {{ steps: {options.steps} global_batch: {run.micro_batch * run.data} micro_batch: {run.micro_batch} }}
 mesh {{ data: {run.data} tensor: {run.tensor} }}
 checkpoint {{ directory: "{directory}" every_steps: 0 resume: "NEVER" }}

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+from rows import write_full_rows
+
 HERE = pathlib.Path(__file__).parent
 LEARNING_RATE = 1e-3
 MPIRUN = ["mpirun", "--bind-to", "none", "-n"]
@@ -42,13 +44,7 @@ class Sides:
             return self.options.data
         path = self.folder / f"{work.name}.jsonl"
         if not path.exists():
-            lines = self.options.data.read_text().splitlines()
-            records = [json.loads(line) for line in lines]
-            text = "\n\n".join(r["prompt"] + r["completion"] for r in records)
-            # A token is 3.1 characters here: 5 a token overfill every row.
-            size, count = 5 * work.length, self.max_steps * work.micro_batch
-            starts = [i * (len(text) - size) // count for i in range(count)]
-            path.write_text("".join(json.dumps({"text": text[i:i + size]}) + "\n" for i in starts))
+            write_full_rows(self.options.data, work.length, self.max_steps * work.micro_batch, path)
         return path
 
     def adapter(self, work):
