@@ -143,16 +143,17 @@ inline void PanelProduct(const PanelOperands& on, int64_t m, int64_t n,
   }
 }
 
-// C [m, n] += A [m, k] B, a right operand of 64 rows of which k take part.
-inline void AddProduct(const PanelOperands& on, int64_t m, int64_t n,
-                       int64_t k) {
+// C [m, n] += A [m, 64] B [64, n], a right operand, over the columns and rows k
+// alone.
+inline void AddProduct(const PanelOperands& on, int64_t m, int64_t n, Range k) {
   for (int64_t col = 0; col < n; col += kTile) {
     const int64_t width = n - col < kTile ? n - col : kTile;
     PanelOperands panel = on;
-    panel.b += col * kTile / 2;
+    panel.a += k.begin;
+    panel.b += col * kTile / 2 + k.begin / 2 * width;
     panel.b_stride = width;
     panel.c += col;
-    PanelProduct<Before::kAdd>(panel, m, width, k);
+    PanelProduct<Before::kAdd>(panel, m, width, k.size());
   }
 }
 

@@ -17,9 +17,11 @@
 #ifndef LORICA_RUNTIME_CPU_ATTENTION_TILES_H_
 #define LORICA_RUNTIME_CPU_ATTENTION_TILES_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "runtime/backend.h"
+#include "runtime/shape.h"
 
 namespace lorica::cpu {
 
@@ -41,7 +43,31 @@ struct TileExtent {
   int64_t keys;      // Multiple of kRowStep.
   int64_t queries;   // Multiple of kLanes.
   int64_t diagonal;  // Key i is visible to query j where i <= j + diagonal.
+
+  bool Masked() const { return diagonal < keys - 1; }
+  // The keys before this one are all that queries from `lane` on, kLanes of
+  // them, need be multiplied with.
+  int64_t KeysOf(int64_t lane) const {
+    if (!Masked()) return keys;
+    const int64_t past = lane / kLanes * kLanes + kLanes + diagonal;
+    const int64_t bands = (past + kLanes - 1) / kLanes;
+    return std::min(keys, std::max<int64_t>(bands, 1) * kLanes);
+  }
 };
+
+// Calls body(keys, lane) with bands of keys and the first lane that may see
+// any of them, a multiple of kLanes: on the diagonal 5/8 of the scores. The
+// first band has all lanes.
+template <typename Body>
+void ForBands(const TileExtent& extent, const Body& body) {
+  const int64_t step = extent.Masked() ? kLanes : extent.keys;
+  int64_t lane = 0;
+  for (int64_t key = 0; key < extent.keys; key += step) {
+    while (lane < extent.queries && extent.KeysOf(lane) <= key) lane += kLanes;
+    if (lane >= extent.queries) return;
+    body(Range{key, std::min(extent.keys, key + step)}, lane);
+  }
+}
 
 // One step of the forward pass for a block of queries: the keys of one tile.
 struct ForwardTile {

@@ -112,7 +112,8 @@ __m512 UpdateMax(const ForwardTile& tile, int64_t lane) {
   const __m512 before =
       tile.first ? _mm512_set1_ps(kHidden) : _mm512_loadu_ps(tile.max + lane);
   __m512 most[kRowStep] = {before, before, before, before};
-  for (int64_t key = 0; key < tile.extent.keys; key += kRowStep) {
+  const int64_t keys = tile.extent.KeysOf(lane);
+  for (int64_t key = 0; key < keys; key += kRowStep) {
 #pragma GCC unroll 4
     for (int r = 0; r < kRowStep; ++r) {
       const __m512 score = _mm512_mul_ps(
@@ -134,7 +135,8 @@ __m512 StoreWeights(const ForwardTile& tile, int64_t lane) {
   const __m512 max = _mm512_loadu_ps(tile.max + lane);
   auto* weights = static_cast<uint32_t*>(tile.weights);
   __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-  for (int64_t key = 0; key < tile.extent.keys; key += 2) {
+  const int64_t keys = tile.extent.KeysOf(lane);
+  for (int64_t key = 0; key < keys; key += 2) {
     __m512 p[2];
 #pragma GCC unroll 2
     for (int r = 0; r < 2; ++r) {
@@ -163,40 +165,56 @@ void UpdateSoftmax(const ForwardTile& tile, float* decay) {
   }
 }
 
-bool Masked(const TileExtent& extent) {
-  return extent.diagonal < extent.keys - 1;
+// C [keys, queries] = A [keys, D] B, where B [D, queries].
+void ScoreProduct(const TileExtent& extent, int64_t padded, const void* a,
+                  const void* b, float* c) {
+  ForBands(extent, [&](Range keys, int64_t lane) {
+    PanelProduct<Before::kReplace>(
+        {.a = static_cast<const uint16_t*>(a) + keys.begin * padded,
+         .a_stride = padded,
+         .b = static_cast<const uint32_t*>(b) + lane,
+         .b_stride = kTile,
+         .c = c + keys.begin * kTile + lane,
+         .c_stride = kTile},
+        keys.size(), extent.queries - lane, padded);
+  });
+}
+
+// C [D, queries] += A [D, keys] B, where B [keys, queries]; or what kBefore
+// says.
+template <Before kBefore>
+void QueryProduct(const TileExtent& extent, int64_t padded, const void* a,
+                  const void* b, float* c, const float* decay) {
+  ForBands(extent, [&](Range keys, int64_t lane) {
+    const PanelOperands operands = {
+        .a = static_cast<const uint16_t*>(a) + keys.begin,
+        .a_stride = kTile,
+        .b = static_cast<const uint32_t*>(b) + keys.begin / 2 * kTile + lane,
+        .b_stride = kTile,
+        .c = c + lane,
+        .c_stride = kTile,
+        .decay = decay};
+    const int64_t n = extent.queries - lane;
+    if (keys.begin == 0) {
+      PanelProduct<kBefore>(operands, padded, n, keys.size());
+    } else {
+      PanelProduct<Before::kAdd>(operands, padded, n, keys.size());
+    }
+  });
 }
 
 void Forward(const ForwardTile& tile) {
   const TileExtent& extent = tile.extent;
-  const PanelOperands scores = {.a = static_cast<const uint16_t*>(tile.k),
-                                .a_stride = tile.padded,
-                                .b = static_cast<const uint32_t*>(tile.q),
-                                .b_stride = kTile,
-                                .c = tile.scores,
-                                .c_stride = kTile};
-  PanelProduct<Before::kReplace>(scores, extent.keys, extent.queries,
-                                 tile.padded);
+  ScoreProduct(extent, tile.padded, tile.k, tile.q, tile.scores);
   alignas(64) float decay[kTile];
-  if (Masked(extent)) {
+  if (extent.Masked()) {
     UpdateSoftmax<Mask::kDiagonal>(tile, decay);
   } else {
     UpdateSoftmax<Mask::kNone>(tile, decay);
   }
-  const PanelOperands values = {.a = static_cast<const uint16_t*>(tile.v),
-                                .a_stride = kTile,
-                                .b = static_cast<const uint32_t*>(tile.weights),
-                                .b_stride = kTile,
-                                .c = tile.out,
-                                .c_stride = kTile,
-                                .decay = decay};
-  if (tile.first) {
-    PanelProduct<Before::kReplace>(values, tile.padded, extent.queries,
-                                   extent.keys);
-  } else {
-    PanelProduct<Before::kDecay>(values, tile.padded, extent.queries,
-                                 extent.keys);
-  }
+  const auto values = tile.first ? QueryProduct<Before::kReplace>
+                                 : QueryProduct<Before::kDecay>;
+  values(extent, tile.padded, tile.v, tile.weights, tile.out, decay);
 }
 
 // Stores two rows of 16 lanes of a left operand.
@@ -217,7 +235,8 @@ void DifferentiateSoftmax(const BackwardTile& tile, int64_t lane) {
   const __m512 lse = _mm512_loadu_ps(tile.lse + lane);
   const __m512 dot = _mm512_loadu_ps(tile.dot + lane);
   auto* right = static_cast<uint32_t*>(tile.dscores_right);
-  for (int64_t key = 0; key < tile.extent.keys; key += 2) {
+  const int64_t keys = tile.extent.KeysOf(lane);
+  for (int64_t key = 0; key < keys; key += 2) {
     __m512 p[2];
     __m512 ds[2];
 #pragma GCC unroll 2
@@ -237,50 +256,34 @@ void DifferentiateSoftmax(const BackwardTile& tile, int64_t lane) {
   }
 }
 
-// A [keys, D] B, where B [D, queries].
-void ScoreProduct(const BackwardTile& tile, const void* a, const void* b,
-                  float* c) {
-  PanelProduct<Before::kReplace>({.a = static_cast<const uint16_t*>(a),
-                                  .a_stride = tile.padded,
-                                  .b = static_cast<const uint32_t*>(b),
-                                  .b_stride = kTile,
-                                  .c = c,
-                                  .c_stride = kTile},
-                                 tile.extent.keys, tile.extent.queries,
-                                 tile.padded);
-}
-
-// C [keys, D] += A [keys, queries] B.
-void AddKeyProduct(const BackwardTile& tile, const void* a, const void* b,
-                   float* c) {
-  AddProduct({.a = static_cast<const uint16_t*>(a),
-              .a_stride = kTile,
-              .b = static_cast<const uint32_t*>(b),
-              .c = c,
-              .c_stride = tile.padded},
-             tile.extent.keys, tile.padded, tile.extent.queries);
+// C [keys, D] += A [keys, queries] B, where B [queries, D].
+void AddKeyProduct(const TileExtent& extent, int64_t padded, const void* a,
+                   const void* b, float* c) {
+  ForBands(extent, [&](Range keys, int64_t lane) {
+    AddProduct({.a = static_cast<const uint16_t*>(a) + keys.begin * kTile,
+                .a_stride = kTile,
+                .b = static_cast<const uint32_t*>(b),
+                .c = c + keys.begin * padded,
+                .c_stride = padded},
+               keys.size(), padded, {lane, extent.queries});
+  });
 }
 
 void Backward(const BackwardTile& tile) {
-  ScoreProduct(tile, tile.k, tile.q, tile.scores);
-  ScoreProduct(tile, tile.v, tile.dout, tile.dweights);
-  for (int64_t lane = 0; lane < tile.extent.queries; lane += kLanes) {
-    if (Masked(tile.extent)) {
+  const TileExtent& extent = tile.extent;
+  ScoreProduct(extent, tile.padded, tile.k, tile.q, tile.scores);
+  ScoreProduct(extent, tile.padded, tile.v, tile.dout, tile.dweights);
+  for (int64_t lane = 0; lane < extent.queries; lane += kLanes) {
+    if (extent.Masked()) {
       DifferentiateSoftmax<Mask::kDiagonal>(tile, lane);
     } else {
       DifferentiateSoftmax<Mask::kNone>(tile, lane);
     }
   }
-  AddKeyProduct(tile, tile.weights, tile.dout_rows, tile.dv);
-  AddKeyProduct(tile, tile.dscores, tile.q_rows, tile.dk);
-  PanelProduct<Before::kAdd>(
-      {.a = static_cast<const uint16_t*>(tile.k_transposed),
-       .a_stride = kTile,
-       .b = static_cast<const uint32_t*>(tile.dscores_right),
-       .b_stride = kTile,
-       .c = tile.dq,
-       .c_stride = kTile},
-      tile.padded, tile.extent.queries, tile.extent.keys);
+  AddKeyProduct(extent, tile.padded, tile.weights, tile.dout_rows, tile.dv);
+  AddKeyProduct(extent, tile.padded, tile.dscores, tile.q_rows, tile.dk);
+  QueryProduct<Before::kAdd>(extent, tile.padded, tile.k_transposed,
+                             tile.dscores_right, tile.dq, nullptr);
 }
 
 void StoreHalves(__m512 v, const TileRows& y, int64_t row, int64_t col) {

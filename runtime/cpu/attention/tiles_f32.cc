@@ -75,16 +75,46 @@ void PanelProduct(int64_t m, int64_t n, int64_t k, const float* a,
   }
 }
 
-// C [m, n] (+)= A [m, k] B [rows, n], where `rows` rows of B were packed and k
-// of them take part.
+// C [keys, queries] = A [keys, D] B, where B [D, queries].
+void ScoreProduct(const TileExtent& extent, int64_t padded, const void* a,
+                  const void* b, float* c) {
+  ForBands(extent, [&](Range keys, int64_t lane) HWY_ATTR {
+    PanelProduct<Update::kAssign>(
+        keys.size(), extent.queries - lane, padded,
+        static_cast<const float*>(a) + keys.begin * padded, padded,
+        static_cast<const float*>(b) + lane, kTile,
+        c + keys.begin * kTile + lane, kTile);
+  });
+}
+
+// C [D, queries] += A [D, keys] B, where B [keys, queries]; or =, as kUpdate
+// says.
 template <Update kUpdate>
-void Product(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride,
-             const float* b, int64_t rows, float* c, int64_t c_stride) {
-  for (int64_t col = 0; col < n; col += kTile) {
-    const int64_t width = std::min(kTile, n - col);
-    PanelProduct<kUpdate>(m, width, k, a, a_stride, b + col * rows, width,
-                          c + col, c_stride);
-  }
+void QueryProduct(const TileExtent& extent, int64_t padded, const void* a,
+                  const void* b, float* c) {
+  ForBands(extent, [&](Range keys, int64_t lane) HWY_ATTR {
+    const auto product =
+        keys.begin == 0 ? PanelProduct<kUpdate> : PanelProduct<Update::kAdd>;
+    product(padded, extent.queries - lane, keys.size(),
+            static_cast<const float*>(a) + keys.begin, kTile,
+            static_cast<const float*>(b) + keys.begin * kTile + lane, kTile,
+            c + lane, kTile);
+  });
+}
+
+// C [keys, D] += A [keys, queries] B, where B [queries, D].
+void AddKeyProduct(const TileExtent& extent, int64_t padded, const void* a,
+                   const void* b, float* c) {
+  ForBands(extent, [&](Range keys, int64_t lane) HWY_ATTR {
+    for (int64_t col = 0; col < padded; col += kTile) {
+      const int64_t width = std::min(kTile, padded - col);
+      PanelProduct<Update::kAdd>(
+          keys.size(), width, extent.queries - lane,
+          static_cast<const float*>(a) + keys.begin * kTile + lane, kTile,
+          static_cast<const float*>(b) + col * kTile + lane * width, width,
+          c + keys.begin * padded + col, padded);
+    }
+  });
 }
 
 // Row `row` of x, zero beyond its end, to `padded` floats.
@@ -169,20 +199,17 @@ HWY_INLINE auto Visible(const TileExtent& extent, int64_t key, int64_t lane) {
   return hn::RebindMask(Floats(), hn::Gt(query, least));
 }
 
-bool Masked(const TileExtent& extent) {
-  return extent.diagonal < extent.keys - 1;
-}
-
 // Scales the scores of a vector of queries, hides what they may not see and
 // updates their maximum; returns the factor that earlier sums are due.
 HWY_INLINE FloatVec ScaleScores(const ForwardTile& tile, int64_t lane) {
   const Floats d;
-  const bool masked = Masked(tile.extent);
+  const bool masked = tile.extent.Masked();
   const auto scale = hn::Set(d, tile.scale * kLog2E);
   const auto hidden = hn::Set(d, kHidden);
   const auto before = tile.first ? hidden : hn::LoadU(d, tile.max + lane);
   auto most = before;
-  for (int64_t key = 0; key < tile.extent.keys; ++key) {
+  const int64_t keys = tile.extent.KeysOf(lane);
+  for (int64_t key = 0; key < keys; ++key) {
     float* score = tile.scores + key * kTile + lane;
     auto v = hn::Mul(hn::LoadU(d, score), scale);
     if (masked) {
@@ -198,17 +225,15 @@ HWY_INLINE FloatVec ScaleScores(const ForwardTile& tile, int64_t lane) {
 void Forward(const ForwardTile& tile) {
   const Floats d;
   const TileExtent& extent = tile.extent;
-  const int64_t width = tile.padded;
-  PanelProduct<Update::kAssign>(
-      extent.keys, extent.queries, width, static_cast<const float*>(tile.k),
-      width, static_cast<const float*>(tile.q), kTile, tile.scores, kTile);
+  ScoreProduct(extent, tile.padded, tile.k, tile.q, tile.scores);
   auto* weights = static_cast<float*>(tile.weights);
   for (int64_t lane = 0; lane < extent.queries; lane += kWidth) {
     const auto decay = ScaleScores(tile, lane);
     const auto most = hn::LoadU(d, tile.max + lane);
     auto sum = tile.first ? hn::Zero(d)
                           : hn::Mul(hn::LoadU(d, tile.sum + lane), decay);
-    for (int64_t key = 0; key < extent.keys; ++key) {
+    const int64_t keys = extent.KeysOf(lane);
+    for (int64_t key = 0; key < keys; ++key) {
       const int64_t at = key * kTile + lane;
       const auto p = Exp2(hn::Sub(hn::LoadU(d, tile.scores + at), most));
       hn::StoreU(p, d, weights + at);
@@ -216,31 +241,27 @@ void Forward(const ForwardTile& tile) {
     }
     hn::StoreU(sum, d, tile.sum + lane);
     if (tile.first) continue;
-    for (int64_t i = 0; i < width; ++i) {
+    for (int64_t i = 0; i < tile.padded; ++i) {
       float* out = tile.out + i * kTile + lane;
       hn::StoreU(hn::Mul(hn::LoadU(d, out), decay), d, out);
     }
   }
-  const auto* v = static_cast<const float*>(tile.v);
-  if (tile.first) {
-    PanelProduct<Update::kAssign>(width, extent.queries, extent.keys, v, kTile,
-                                  weights, kTile, tile.out, kTile);
-  } else {
-    PanelProduct<Update::kAdd>(width, extent.queries, extent.keys, v, kTile,
-                               weights, kTile, tile.out, kTile);
-  }
+  const auto values =
+      tile.first ? QueryProduct<Update::kAssign> : QueryProduct<Update::kAdd>;
+  values(extent, tile.padded, tile.v, weights, tile.out);
 }
 
 // Weights and score gradients of a vector of queries, from scores and weight
 // gradients.
 HWY_INLINE void DifferentiateSoftmax(const BackwardTile& tile, int64_t lane) {
   const Floats d;
-  const bool masked = Masked(tile.extent);
+  const bool masked = tile.extent.Masked();
   const auto log_scale = hn::Set(d, tile.scale * kLog2E);
   const auto scale = hn::Set(d, tile.scale);
   const auto lse = hn::LoadU(d, tile.lse + lane);
   const auto dot = hn::LoadU(d, tile.dot + lane);
-  for (int64_t key = 0; key < tile.extent.keys; ++key) {
+  const int64_t keys = tile.extent.KeysOf(lane);
+  for (int64_t key = 0; key < keys; ++key) {
     const int64_t at = key * kTile + lane;
     auto p = Exp2(hn::MulSub(hn::LoadU(d, tile.scores + at), log_scale, lse));
     if (masked) p = hn::IfThenElseZero(Visible(tile.extent, key, lane), p);
@@ -252,30 +273,16 @@ HWY_INLINE void DifferentiateSoftmax(const BackwardTile& tile, int64_t lane) {
 }
 
 void Backward(const BackwardTile& tile) {
-  const auto [keys, queries, diagonal] = tile.extent;
-  const int64_t width = tile.padded;
-  const auto* k = static_cast<const float*>(tile.k);
-  const auto* v = static_cast<const float*>(tile.v);
-  PanelProduct<Update::kAssign>(keys, queries, width, k, width,
-                                static_cast<const float*>(tile.q), kTile,
-                                tile.scores, kTile);
-  PanelProduct<Update::kAssign>(keys, queries, width, v, width,
-                                static_cast<const float*>(tile.dout), kTile,
-                                tile.dweights, kTile);
-  for (int64_t lane = 0; lane < queries; lane += kWidth) {
+  const TileExtent& extent = tile.extent;
+  ScoreProduct(extent, tile.padded, tile.k, tile.q, tile.scores);
+  ScoreProduct(extent, tile.padded, tile.v, tile.dout, tile.dweights);
+  for (int64_t lane = 0; lane < extent.queries; lane += kWidth) {
     DifferentiateSoftmax(tile, lane);
   }
-  const auto* weights = static_cast<const float*>(tile.weights);
-  const auto* dscores = static_cast<const float*>(tile.dscores);
-  Product<Update::kAdd>(keys, width, queries, weights, kTile,
-                        static_cast<const float*>(tile.dout_rows), kTile,
-                        tile.dv, width);
-  Product<Update::kAdd>(keys, width, queries, dscores, kTile,
-                        static_cast<const float*>(tile.q_rows), kTile, tile.dk,
-                        width);
-  PanelProduct<Update::kAdd>(width, queries, keys,
-                             static_cast<const float*>(tile.k_transposed),
-                             kTile, dscores, kTile, tile.dq, kTile);
+  AddKeyProduct(extent, tile.padded, tile.weights, tile.dout_rows, tile.dv);
+  AddKeyProduct(extent, tile.padded, tile.dscores, tile.q_rows, tile.dk);
+  QueryProduct<Update::kAdd>(extent, tile.padded, tile.k_transposed,
+                             tile.dscores, tile.dq);
 }
 
 void StoreTile(const float* tile, const TileRows& y) {
