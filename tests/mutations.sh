@@ -73,6 +73,7 @@ the queue waits for a started sum|parallel/nccl_communicator.cc|/^void NcclGroup
 registration outlives its memory|parallel/nccl_connection.cc|s/    if (!connection_->closed()) {/    if (false) {/|parallel_nccl_communicator_test|NcclCommunicatorTest.MemoryForSumsIsRegistered
 ranks register each for itself|parallel/communicator.cc|s/  AllReduceMax(absl::MakeSpan(without), Purpose::kControl);//|parallel_nccl_communicator_test|NcclCommunicatorTest.AllRanksRegisterOrNone
 products in a border taken one by one|runtime/cuda/lora.cc|s/if (whole.has_value()) joined.parts/if (false) joined.parts/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
+a border that makes K odd|runtime/cuda/lora.cc|s/if (HasWholeDepth(term->a)/if (false/|runtime_cuda_backend_test|CudaAdapterTest.OfOddRank*
 gradients side by side multiplied apart|runtime/cuda/lora.cc|s/if (!Grow(sum.form, sum.frozen\[i\], &sum.frozen\[last\]))/if (true)/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
 the adapter's share of dx multiplied apart|runtime/cuda/lora.cc|s/Grow(sum.form, sum.adapter, &sum.frozen\[last\])/false/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
 another adapter taken for the border's|runtime/cuda/lora.cc|/const int64_t col/,/}/s/return std::nullopt;/continue;/|launch_cuda_trainer_test|CudaTrainerTest.AResident*

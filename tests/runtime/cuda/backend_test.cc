@@ -262,6 +262,33 @@ TEST(CudaAdapterTest, InTheWeightsBorderIsOneProductEachWayRoundedOnce) {
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
 }
 
+// 72 + 4 elements of BF16 are no multiple of 16 bytes.
+TEST(CudaAdapterTest, OfOddRankItIsMultipliedApart) {
+  cuda_fakes::Reset({});
+  const std::unique_ptr<Device> device = OpenFakeGpu(Allocation::kDirect);
+  double products = 0.0;
+  for (const int64_t ranks : {4, 8}) {
+    const auto ones = [&](int64_t rows) {
+      Tensor t =
+          Tensor::WithRoom(device.get(), {rows, 72}, DType::kBF16, ranks);
+      ops::Fill(1.0f, &t);
+      return t;
+    };
+    const Tensor x = ones(21);
+    const Tensor stack = ones(72 + ranks);
+    Tensor b = stack.Rows({0, 72}).Spare(ranks);
+    ops::Fill(1.0f, &b);
+    const std::vector<ops::LinearPart> parts = {
+        {.weight = stack.Rows({0, 72}), .b = b}};
+    const Tensor y =
+        ops::LoraForward(x, x, stack.Rows({72, 72 + ranks}), parts).y[0];
+    EXPECT_EQ(y.ToFloats(),
+              std::vector<float>(21 * 72, static_cast<float>(72 + 72 * ranks)));
+    products += ranks == 4 ? 2.0 : 1.0;
+    EXPECT_EQ(cuda_fakes::DeviceMicroseconds(), products) << ranks;
+  }
+}
+
 // More than both buffers hold, and small arrays in between; the host's memory
 // goes at once.
 TEST_P(CudaBackendTest, CopiesKeepTheirValues) {
