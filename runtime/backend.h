@@ -223,6 +223,15 @@ struct LogitStatsArgs {
   int64_t tile = 0;  // Vocabulary rows a tile.
 };
 
+// The statistics of rows over the whole vocabulary, of those of its slices: the
+// largest maximum M, the sum of sum_s exp(max_s - M) over slices s, in F64 and
+// in their order, rounded once, and the sum of the target logits, of which one
+// at most is not zero.
+struct MergeLogitStatsArgs {
+  View slices;  // [3 n, C] F32: one slice's statistics under another's.
+  View stats;   // [3, C] F32 result.
+};
+
 // dh = scale * (softmax - onehot(target)) W, this rank's term of it; zero in
 // rows without loss. Consumes exps.
 struct LogitGradArgs {
@@ -332,6 +341,7 @@ struct Backend {
   Entry<void(Queue*, const ScatterRowsArgs&)> scatter_rows;
   Entry<void(Queue*, const DropoutArgs&)> dropout;
   Entry<void(Queue*, const LogitStatsArgs&)> logit_stats;
+  Entry<void(Queue*, const MergeLogitStatsArgs&)> merge_logit_stats;
   Entry<void(Queue*, const LogitGradArgs&)> logit_grad;
   Entry<void(Queue*, const AdamWArgs&)> adamw;
 };

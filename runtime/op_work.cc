@@ -132,6 +132,10 @@ Work WorkOf(const LogitStatsArgs& args) {
                             args.exps, args.tile_max})};
 }
 
+Work WorkOf(const MergeLogitStatsArgs& args) {
+  return {.bytes = BytesOf({args.slices, args.stats})};
+}
+
 Work WorkOf(const LogitGradArgs& args) {
   return {.flops = ProductFlops(args.dh.rows, args.weight.rows, args.dh.cols),
           .bytes = 2 * BytesOf(args.exps) +

@@ -27,6 +27,7 @@ Work WorkOf(const GatherRowsArgs& args);
 Work WorkOf(const ScatterRowsArgs& args);
 Work WorkOf(const DropoutArgs& args);
 Work WorkOf(const LogitStatsArgs& args);
+Work WorkOf(const MergeLogitStatsArgs& args);
 Work WorkOf(const LogitGradArgs& args);
 Work WorkOf(const AdamWArgs& args);
 

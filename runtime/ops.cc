@@ -458,6 +458,15 @@ LogitStatsResult LogitStats(const Tensor& h, const HeadSlice& head,
   return result;
 }
 
+Tensor MergeLogitStats(const Tensor& slices) {
+  CHECK_EQ(slices.dtype(), DType::kF32);
+  CHECK_EQ(slices.rows() % 3, 0);
+  Tensor stats = Like(slices, 3, slices.cols());
+  BackendOf(slices).merge_logit_stats(
+      QueueOf(slices), {.slices = slices.view(), .stats = stats.view()});
+  return stats;
+}
+
 Tensor LogitGrad(const LogitStatsResult& result, const Tensor& stats,
                  const HeadSlice& head, const Tensor& targets, float scale) {
   CHECK(result.exps.present());

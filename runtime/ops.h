@@ -142,6 +142,8 @@ struct LogitStatsResult {
 enum class KeepExps : uint8_t { kNo, kYes };
 LogitStatsResult LogitStats(const Tensor& h, const HeadSlice& head,
                             const Tensor& targets, KeepExps keep);
+// Statistics over the whole vocabulary, of its slices' [3 n, C].
+Tensor MergeLogitStats(const Tensor& slices);
 // F32 [C, I]. `result` is LogitStats' own but for `stats`, which is that of the
 // whole vocabulary. Consumes result.exps.
 Tensor LogitGrad(const LogitStatsResult& result, const Tensor& stats,

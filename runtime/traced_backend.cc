@@ -65,6 +65,7 @@ Backend TableOver(const Backend& inner) {
       LORICA_TRACED(scatter_rows),
       LORICA_TRACED(dropout),
       LORICA_TRACED(logit_stats),
+      LORICA_TRACED(merge_logit_stats),
       LORICA_TRACED(logit_grad),
       LORICA_TRACED(adamw),
   };

@@ -56,6 +56,7 @@ constexpr Backend kCpuBackend = {
     .scatter_rows = OnQueue<cpu::ScatterRows>::Call,
     .dropout = OnQueue<cpu::Dropout>::Call,
     .logit_stats = OnQueue<cpu::LogitStats>::Call,
+    .merge_logit_stats = OnQueue<cpu::MergeLogitStats>::Call,
     .logit_grad = OnQueue<cpu::LogitGrad>::Call,
     .adamw = OnQueue<cpu::AdamW>::Call,
 };

@@ -40,6 +40,7 @@ void Dropout(Queue* queue, const DropoutArgs& args);
 
 // logits.cc
 void LogitStats(Queue* queue, const LogitStatsArgs& args);
+void MergeLogitStats(Queue* queue, const MergeLogitStatsArgs& args);
 void LogitGrad(Queue* queue, const LogitGradArgs& args);
 
 // adamw.cc

@@ -154,6 +154,26 @@ void LogitStats(Queue* queue, const LogitStatsArgs& args) {
   }
 }
 
+void MergeLogitStats(Queue*, const MergeLogitStatsArgs& args) {
+  const View& slices = args.slices;
+  for (int64_t row = 0; row < slices.cols; ++row) {
+    float largest = slices.Row<const float>(0)[row];
+    for (int64_t s = 3; s < slices.rows; s += 3) {
+      largest = std::max(largest, slices.Row<const float>(s)[row]);
+    }
+    double sum = 0.0;
+    double target = 0.0;
+    for (int64_t s = 0; s < slices.rows; s += 3) {
+      const double below = double{slices.Row<const float>(s)[row]} - largest;
+      sum += slices.Row<const float>(s + 1)[row] * std::exp(below);
+      target += slices.Row<const float>(s + 2)[row];
+    }
+    args.stats.Row<float>(0)[row] = largest;
+    args.stats.Row<float>(1)[row] = static_cast<float>(sum);
+    args.stats.Row<float>(2)[row] = static_cast<float>(target);
+  }
+}
+
 namespace {
 
 // Turns a tile's exponentials into scale * (softmax - onehot(target)).

@@ -94,6 +94,7 @@ constexpr Backend kCudaBackend = {
     .scatter_rows = cuda::ScatterRows,
     .dropout = cuda::Dropout,
     .logit_stats = cuda::LogitStats,
+    .merge_logit_stats = cuda::MergeLogitStats,
     .logit_grad = cuda::LogitGrad,
     .adamw = cuda::AdamW,
 };

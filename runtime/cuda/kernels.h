@@ -51,6 +51,7 @@ void Dropout(Queue* queue, const DropoutArgs& args);
 
 // logits.cu. Multiplies with Matmul.
 void LogitStats(Queue* queue, const LogitStatsArgs& args);
+void MergeLogitStats(Queue* queue, const MergeLogitStatsArgs& args);
 void LogitGrad(Queue* queue, const LogitGradArgs& args);
 
 // adamw.cu

@@ -75,6 +75,28 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) MergeStats(tile, row, largest, sum);
 }
 
+// A thread takes a row.
+__global__ void __launch_bounds__(kThreads)
+    MergeStatsKernel(const __grid_constant__ MergeLogitStatsArgs args) {
+  const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (row >= args.stats.cols) return;
+  const View& slices = args.slices;
+  float largest = -INFINITY;
+  for (int64_t s = 0; s < slices.rows; s += 3) {
+    largest = fmaxf(largest, slices.Row<const float>(s)[row]);
+  }
+  double sum = 0.0;
+  double target = 0.0;
+  for (int64_t s = 0; s < slices.rows; s += 3) {
+    const double below = double{slices.Row<const float>(s)[row]} - largest;
+    sum += slices.Row<const float>(s + 1)[row] * exp(below);
+    target += slices.Row<const float>(s + 2)[row];
+  }
+  args.stats.Row<float>(0)[row] = largest;
+  args.stats.Row<float>(1)[row] = static_cast<float>(sum);
+  args.stats.Row<float>(2)[row] = static_cast<float>(target);
+}
+
 // Turns a tile's exponentials into scale * (softmax - onehot(target)), zero in
 // rows without loss.
 template <typename T, int kN>
@@ -166,6 +188,13 @@ void LogitStats(Queue* queue, const LogitStatsArgs& args) {
       });
     });
   });
+}
+
+void MergeLogitStats(Queue* queue, const MergeLogitStatsArgs& args) {
+  const int64_t blocks = (args.stats.cols + kThreads - 1) / kThreads;
+  Launch(queue,
+         {.grid = dim3(static_cast<unsigned>(blocks)), .block = dim3(kThreads)},
+         MergeStatsKernel, args);
 }
 
 void LogitGrad(Queue* queue, const LogitGradArgs& args) {

@@ -130,6 +130,75 @@ std::vector<OpExpectation> ExpectStats(const HeadCase& c) {
   return {Expect("stats", stats, {.length = c.inputs + c.vocab}, terms)};
 }
 
+// Statistics of slices of a vocabulary.
+struct MergeCase {
+  std::string name;
+  int64_t slices;
+  int64_t rows;
+};
+
+// Maxima some of which leave nothing of their sums; a target in one slice, or
+// in none.
+std::vector<std::vector<HeadRow<double>>> SlicesOf(const MergeCase& c) {
+  const auto random = [&](const char* name) {
+    return RandomMatrix(name, c.slices, c.rows, DType::kF32);
+  };
+  const HostMatrix maxima = Scaled(random("maxima"), 64.0);
+  const HostMatrix sums = Absolute(Scaled(random("sums"), 1024.0));
+  const HostMatrix logits = Scaled(random("target logits"), 64.0);
+  const std::vector<int32_t> holders =
+      RandomInts("holders", c.rows, {-1, c.slices});
+  std::vector<std::vector<HeadRow<double>>> slices(
+      static_cast<size_t>(c.slices));
+  for (int64_t s = 0; s < c.slices; ++s) {
+    for (int64_t r = 0; r < c.rows; ++r) {
+      const bool holds = holders[static_cast<size_t>(r)] == s;
+      slices[static_cast<size_t>(s)].push_back(
+          {.max = maxima(s, r),
+           .sum = sums(s, r),
+           .target_logit = holds ? logits(s, r) : 0.0});
+    }
+  }
+  return slices;
+}
+
+PreparedOp PrepareMerge(const MergeCase& c, Layout2d layout, Device* device) {
+  HostMatrix host(3 * c.slices, c.rows);
+  int64_t first = 0;
+  for (const auto& slice : SlicesOf(c)) {
+    const HostMatrix part = MatrixOf(slice);
+    std::copy(part.values.begin(), part.values.end(),
+              host.values.begin() + first * c.rows);
+    first += 3;
+  }
+  const Tensor slices = Upload(device, host, DType::kF32, layout);
+  const Tensor stats = Room(device, 3, c.rows, DType::kF32, layout);
+  return {.run =
+              [=] {
+                device->backend().merge_logit_stats(
+                    device->queue(),
+                    {.slices = slices.view(), .stats = stats.view()});
+              },
+          .results = {{"stats", stats}}};
+}
+
+// Each is rounded once.
+std::vector<OpExpectation> ExpectMerged(const MergeCase& c) {
+  return {Expect("stats", MatrixOf(MergeLogitStats(SlicesOf(c))), {},
+                 HostMatrix(3, c.rows))};
+}
+
+void Add(const MergeCase& c, OpCaseList* list) {
+  for (const Layout2d layout : {Layout2d::kDense, Layout2d::kStrided}) {
+    list->push_back(
+        {.entry = "merge_logit_stats",
+         .name = c.name + WordOf(layout),
+         .prepare =
+             [=](Device* device) { return PrepareMerge(c, layout, device); },
+         .expect = [c] { return ExpectMerged(c); }});
+  }
+}
+
 PreparedOp PrepareGrad(const HeadCase& c, Device* device) {
   const HostHead host = OperandsOf(c);
   const DeviceHead on = Upload(c, host, Keep::kExps, device);
@@ -186,6 +255,13 @@ void Add(const HeadCase& c, OpCaseList* list) {
 }  // namespace
 
 void AddHeadCases(OpCaseList* list) {
+  for (const MergeCase& c : {MergeCase{"TwoSlices", 2, 256},
+                             {"SevenSlices", 7, 33},
+                             {"OneSlice", 1, 5},
+                             {"ManySlicesOfARow", 64, 1},
+                             {"TwoBlocksOfRows", 3, 300}}) {
+    Add(c, list);
+  }
   std::vector<HeadCase> cases = {
       {"OneTile", 5, 24, 50, 0, 50, 64},
       {"OddTiles", 33, 40, 203, 0, 203, 32},

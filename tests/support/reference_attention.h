@@ -210,6 +210,25 @@ std::vector<HeadRow<S>> LogitStats(const Matrix<S>& h, const Matrix<S>& weight,
   return rows;
 }
 
+// Of the whole vocabulary, from those of its slices.
+template <typename S>
+std::vector<HeadRow<S>> MergeLogitStats(
+    const std::vector<std::vector<HeadRow<S>>>& slices) {
+  std::vector<HeadRow<S>> rows = slices[0];
+  for (size_t r = 0; r < rows.size(); ++r) {
+    for (const auto& slice : slices) {
+      rows[r].max = std::max(rows[r].max, slice[r].max);
+    }
+    rows[r].sum = 0.0;
+    rows[r].target_logit = 0.0;
+    for (const auto& slice : slices) {
+      rows[r].sum += slice[r].sum * std::exp(slice[r].max - rows[r].max);
+      rows[r].target_logit += slice[r].target_logit;
+    }
+  }
+  return rows;
+}
+
 // `stats` are those of the whole vocabulary. A negative target marks a row
 // without loss.
 template <typename S>

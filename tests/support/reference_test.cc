@@ -136,16 +136,40 @@ TEST(ReferenceTest, LogitGradIsTheDerivativeOfTheLoss) {
       });
 }
 
-TEST(ReferenceTest, SlicesOfTheVocabularyAddUpToTheWholeGradient) {
-  const HostMatrix h = Random("h", 4, 6);
-  const HostMatrix weight = Random("weight", 9, 6);
-  HostMatrix first(5, 6);
-  HostMatrix second(4, 6);
-  for (int64_t r = 0; r < weight.rows; ++r) {
-    for (int64_t c = 0; c < 6; ++c) {
-      (r < 5 ? first(r, c) : second(r - 5, c)) = weight(r, c);
+// Of a vocabulary of nine, five in the first slice.
+struct SplitWeight {
+  HostMatrix whole = Random("weight", 9, 6);
+  HostMatrix first = HostMatrix(5, 6);
+  HostMatrix second = HostMatrix(4, 6);
+
+  SplitWeight() {
+    for (int64_t r = 0; r < whole.rows; ++r) {
+      for (int64_t c = 0; c < 6; ++c) {
+        (r < 5 ? first(r, c) : second(r - 5, c)) = whole(r, c);
+      }
     }
   }
+};
+
+TEST(ReferenceTest, StatisticsOfSlicesMergeToThoseOfTheWhole) {
+  const HostMatrix h = Random("h", 4, 6);
+  const SplitWeight weight;
+  const std::vector<int32_t> targets = {2, 8, -1, 5};
+  const auto whole = LogitStats(h, weight.whole, targets, 0);
+  const auto merged =
+      MergeLogitStats<double>({LogitStats(h, weight.first, targets, 0),
+                               LogitStats(h, weight.second, targets, 5)});
+  ASSERT_EQ(merged.size(), whole.size());
+  for (size_t r = 0; r < whole.size(); ++r) {
+    EXPECT_EQ(merged[r].max, whole[r].max);
+    EXPECT_NEAR(merged[r].sum, whole[r].sum, kRounding);
+    EXPECT_EQ(merged[r].target_logit, whole[r].target_logit);
+  }
+}
+
+TEST(ReferenceTest, SlicesOfTheVocabularyAddUpToTheWholeGradient) {
+  const HostMatrix h = Random("h", 4, 6);
+  const auto [weight, first, second] = SplitWeight();
   const std::vector<int32_t> targets = {2, 8, 0, 5};
   const auto stats = LogitStats(h, weight, targets, 0);
   const HostMatrix whole =

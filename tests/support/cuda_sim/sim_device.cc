@@ -150,6 +150,7 @@ constexpr Backend kSimBackend = {
     .scatter_rows = cuda::ScatterRows,
     .dropout = cuda::Dropout,
     .logit_stats = cuda::LogitStats,
+    .merge_logit_stats = cuda::MergeLogitStats,
     .logit_grad = cuda::LogitGrad,
     .adamw = cuda::AdamW,
 };
