@@ -55,24 +55,18 @@ LossHead::LossHead(Tensor norm, float norm_epsilon, ops::HeadSlice head,
       plan_(plan),
       group_(group) {}
 
-// Statistics over all ranks: the maximum of the maxima, the sums brought to
-// that maximum and added, the target's logit from the rank that holds it.
+// The gradient wants the merged statistics while the chunk's exponentials are
+// at hand, so they are gathered chunk by chunk: 12 bytes a row and rank, beside
+// 4 sums of [T, H] a layer. One gather a pass would keep the exponentials of
+// all its rows.
 LossHead::Chunk LossHead::Stats(const Tensor& h, const Tensor& targets,
                                 ops::KeepExps keep) const {
   Chunk chunk = {.logits = ops::LogitStats(h, head_, targets, keep)};
   chunk.stats = chunk.logits.stats;
   if (group_->size() == 1) return chunk;
-  // On the host: the maxima and sums are few, but the device has to be waited
-  // for.
-  std::vector<float> stats = chunk.stats.ToHost<float>();
-  const size_t rows = static_cast<size_t>(h.rows());
-  const absl::Span<float> maxima = absl::MakeSpan(stats).first(rows);
-  const absl::Span<float> sums = absl::MakeSpan(stats).subspan(rows);
-  const std::vector<float> local(maxima.begin(), maxima.end());
-  group_->AllReduceMax(maxima, Purpose::kLoss);
-  for (size_t i = 0; i < rows; ++i) sums[i] *= std::exp(local[i] - maxima[i]);
-  group_->AllReduceSum(sums, Purpose::kLoss);
-  chunk.stats = Tensor::FromHost<float>(h.device(), {3, h.rows()}, stats);
+  const std::vector<int64_t> rows(static_cast<size_t>(group_->size()), 3);
+  chunk.stats = ops::MergeLogitStats(
+      group_->AllGatherRows(chunk.logits.stats, rows, Purpose::kLoss));
   return chunk;
 }
 

@@ -36,8 +36,8 @@ class RowLosses {
 //
 // Rows are taken in chunks, and a chunk's input gradient is formed while its
 // exponentials are at hand: the head is frozen, so nothing else is due. The
-// two collectives here (maximum and sum over the vocabulary) are not
-// transitions between layouts: a softmax over a split dimension is neither a
+// collective here, a gather of statistics that each rank then merges, is not a
+// transition between layouts: a softmax over a split dimension is neither a
 // slice nor a sum.
 class LossHead {
  public:

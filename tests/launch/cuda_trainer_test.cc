@@ -6,9 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <ostream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -177,6 +180,32 @@ TEST(CudaTrainerTest, AResidentAdapterSavesTheProductsItHadToItself) {
   EXPECT_EQ(apart_products - resident_products,
             kMicroBatches * (10 * kLayers + 4 * kLayers - 1));
   EXPECT_LT(Distance(apart, resident), kCurveBound);
+}
+
+// The same where ranks share each micro-batch's work: what they need of each
+// other goes from device to device.
+TEST(CudaTrainerTest, TensorRanksWaitForNothingBetweenMicroBatches) {
+  for (const bool sequence : {false, true}) {
+    RunConfig config =
+        GoldenRun({.tensor = 2, .tensor_sequence = sequence}, DType::kF32);
+    config.train.steps = 2;
+    std::mutex mutex;
+    std::map<std::thread::id, std::vector<int64_t>> waits_of;
+    cuda_fakes::Reset({.policy = Policy::kLazyLast});
+    TrainGolden(OpenFakeGpu, config,
+                {.folder = "heads_5_5_untied", .before_micro_batch = [&] {
+                   const std::lock_guard<std::mutex> lock(mutex);
+                   waits_of[std::this_thread::get_id()].push_back(
+                       cuda_fakes::HostWaits());
+                 }});
+    EXPECT_EQ(waits_of.size(), 2u);
+    for (const auto& [rank, waits] : waits_of) {
+      ASSERT_EQ(waits.size(), 4u);
+      EXPECT_EQ(waits[1], waits[0]) << sequence;
+      EXPECT_GT(waits[2], waits[1]) << sequence;
+      EXPECT_EQ(waits[3], waits[2]) << sequence;
+    }
+  }
 }
 
 TEST(CudaTrainerTest, DataRanksChangeNoBit) {

@@ -24,11 +24,13 @@ const std::vector<std::string> kTargets = {"q_proj",    "k_proj",    "v_proj",
 struct Count {
   Traffic forward;
   Traffic backward;
+  Traffic loss;
   friend bool operator==(const Count&, const Count&) = default;
 };
 
 std::ostream& operator<<(std::ostream& out, const Count& count) {
-  return out << "forward " << count.forward << ", backward " << count.backward;
+  return out << "forward " << count.forward << ", backward " << count.backward
+             << ", loss " << count.loss;
 }
 
 // Which model runs, and how far its backward goes.
@@ -70,7 +72,8 @@ Count CountPass(const Case& c) {
           c.model == Model::kFrozen ? nullptr : run.adapter.get(), &dx);
     }
     counts[rank] = {group.traffic(Purpose::kActivation),
-                    group.traffic(Purpose::kActivationGrad)};
+                    group.traffic(Purpose::kActivationGrad),
+                    group.traffic(Purpose::kLoss)};
   });
   for (const Count& count : counts) EXPECT_EQ(count, counts[0]);
   return counts[0];
@@ -111,7 +114,8 @@ TEST(TrafficTest, AnAdapterAddsNoCollectiveAndNoByteToAMicroBatch) {
 
 // Megatron's counts: an all-reduce at the end of each half of a block and one
 // for the embedding; the head's and each half's input in backward. Over tokens
-// an all-reduce is a gather and a scatter.
+// an all-reduce is a gather and a scatter. The loss takes three numbers a row
+// and rank.
 TEST(TrafficTest, TheFrozenModelSendsWhatItsSplitRequires) {
   const GptConfig model = UnevenModel();
   const int64_t tokens = 32;  // Of RowOf(0), rounded up.
@@ -119,15 +123,16 @@ TEST(TrafficTest, TheFrozenModelSendsWhatItsSplitRequires) {
   const auto times = [array](int64_t calls) {
     return Traffic{calls, calls * array};
   };
+  const Traffic loss = {1, kSplits[0].tensor * 3 * tokens * 4};
   const int64_t blocks = model.num_layers;
   EXPECT_EQ(CountPass({.mesh = kSplits[0]}),
-            (Count{times(1 + 2 * blocks), times(1 + 2 * blocks)}));
+            (Count{times(1 + 2 * blocks), times(1 + 2 * blocks), loss}));
   EXPECT_EQ(CountPass({.mesh = kSplits[1]}),
-            (Count{times(2 + 4 * blocks), times(1 + 4 * blocks)}));
+            (Count{times(2 + 4 * blocks), times(1 + 4 * blocks), loss}));
   const Case block = {.mesh = kSplits[1], .recompute = Recompute::kBlock};
   ASSERT_TRUE(GathersAgain(block));
   EXPECT_EQ(CountPass(block),
-            (Count{times(2 + 6 * blocks), times(1 + 4 * blocks)}));
+            (Count{times(2 + 6 * blocks), times(1 + 4 * blocks), loss}));
 }
 
 // The traffic of adapter gradients of a whole run, over data and tensor ranks.

@@ -70,7 +70,7 @@ int64_t Collectives();
 // Calls of ranks, since Reset, all of whose buffers were registered with NCCL.
 int64_t RegisteredCalls();
 
-// How often a thread waited for work that had not run, since Reset.
+// How often the calling thread waited for work that had not run, since Reset.
 int64_t HostWaits();
 
 // Bytes allocated now, and how often memory was asked for since Reset.

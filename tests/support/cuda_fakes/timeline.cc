@@ -32,6 +32,7 @@ struct Timeline::Thread {
   uint64_t epoch = 0;
   bool entered = false;
   Clock seen;
+  int64_t host_waits = 0;
 };
 
 Timeline& Timeline::Get() {
@@ -45,6 +46,7 @@ Timeline::Thread& Timeline::Current() {
     thread.epoch = Get().epoch_;
     thread.entered = false;
     thread.seen = {};
+    thread.host_waits = 0;
   }
   return thread;
 }
@@ -62,7 +64,6 @@ void Timeline::Reset(const Settings& settings) {
   streams_.clear();
   reports_.clear();
   collectives_ = 0;
-  host_waits_ = 0;
   waits_.clear();
   threads_ = 0;
   ++epoch_;
@@ -210,7 +211,7 @@ bool Timeline::RunUntil(const std::shared_ptr<Op>& op) {
 
 bool Timeline::RunUntil(const std::shared_ptr<Op>& op, Lock* lock) {
   if (op == nullptr) return true;
-  if (!op->done) ++host_waits_;
+  if (!op->done) ++Current().host_waits;
   while (!op->done) {
     const std::vector<std::shared_ptr<Op>> runnable = RunnableFor(*op);
     if (!runnable.empty()) {
@@ -259,6 +260,8 @@ const Op* Timeline::PendingUse(const Region& region) const {
 }
 
 const Clock& Timeline::seen() const { return Current().seen; }
+
+int64_t Timeline::host_waits() const { return Current().host_waits; }
 
 bool Timeline::EverybodyWaits() const {
   return static_cast<int>(waits_.size()) >= threads_ &&

@@ -106,7 +106,8 @@ class Timeline {
   // All ranks have come to a collective.
   void CountCollective() { ++collectives_; }
   int64_t collectives() const { return collectives_; }
-  int64_t host_waits() const { return host_waits_; }
+  // Of the calling thread.
+  int64_t host_waits() const;
 
   // Something changed that a waiting thread may wait for.
   void Progress();
@@ -150,7 +151,6 @@ class Timeline {
   uint64_t progress_ = 0;
   double microseconds_ = 0.0;
   int64_t collectives_ = 0;
-  int64_t host_waits_ = 0;
   bool dead_ = false;
 };
 
