@@ -312,6 +312,8 @@ struct Backend {
   const char* name;
   Memory memory = Memory::kHost;
   LinearLayout linear_layout = LinearLayout::kApart;
+  // Vocabulary rows a tile for logit_stats and logit_grad.
+  int64_t logit_tile = 0;
 
   Entry<void*(Queue*, size_t bytes)> allocate;  // Null when memory is out.
   Entry<void(Queue*, void* data, size_t bytes)> release;

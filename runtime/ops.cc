@@ -425,14 +425,6 @@ void DropoutBackward(const Tensor& dy, const DropoutMask& mask, Tensor* dx) {
   ApplyDropout(dy, mask, Update::kAdd, dx);
 }
 
-namespace {
-
-// Vocabulary rows per tile: one tile of logits stays in the second-level cache
-// while its exponentials are taken.
-constexpr int64_t kVocabTile = 2048;
-
-}  // namespace
-
 LogitStatsResult LogitStats(const Tensor& h, const HeadSlice& head,
                             const Tensor& targets, KeepExps keep) {
   CHECK(h.dense() && head.weight.dense());
@@ -443,7 +435,8 @@ LogitStatsResult LogitStats(const Tensor& h, const HeadSlice& head,
   result.stats = Tensor::Empty(h.device(), {3, h.rows()}, DType::kF32);
   if (keep == KeepExps::kYes) {
     const int64_t vocab = head.weight.rows();
-    const int64_t tiles = (vocab + kVocabTile - 1) / kVocabTile;
+    const int64_t tile = BackendOf(h).logit_tile;
+    const int64_t tiles = (vocab + tile - 1) / tile;
     result.exps = Like(h, h.rows(), vocab);
     result.tile_max = Tensor::Empty(h.device(), {tiles, h.rows()}, DType::kF32);
   }
@@ -454,7 +447,7 @@ LogitStatsResult LogitStats(const Tensor& h, const HeadSlice& head,
                                         .exps = result.exps.view(),
                                         .tile_max = result.tile_max.view(),
                                         .first_vocab = head.first_vocab,
-                                        .tile = kVocabTile});
+                                        .tile = BackendOf(h).logit_tile});
   return result;
 }
 
@@ -482,7 +475,7 @@ Tensor LogitGrad(const LogitStatsResult& result, const Tensor& stats,
                                          .dh = dh.view(),
                                          .scale = scale,
                                          .first_vocab = head.first_vocab,
-                                         .tile = kVocabTile});
+                                         .tile = BackendOf(dh).logit_tile});
   return dh;
 }
 

@@ -42,6 +42,7 @@ Backend TableOver(const Backend& inner) {
       .name = inner.name,
       .memory = inner.memory,
       .linear_layout = inner.linear_layout,
+      .logit_tile = inner.logit_tile,
       .allocate = inner.allocate,
       .release = inner.release,
       LORICA_TRACED(copy_in),

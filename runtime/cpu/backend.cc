@@ -31,8 +31,13 @@ void CopyOut(Queue*, void* host, const void* src, size_t bytes) {
 // Entries of the CPU have done their work when they return.
 void Synchronize(Queue*) {}
 
+// A tile of logits stays in the second-level cache while its exponentials are
+// taken.
+constexpr int64_t kLogitTile = 2048;
+
 constexpr Backend kCpuBackend = {
     .name = "cpu",
+    .logit_tile = kLogitTile,
     .allocate = Allocate,
     .release = Release,
     .copy_in = CopyIn,

@@ -67,10 +67,15 @@ void AttentionBackward(Queue* queue, const AttentionBackwardArgs& args) {
   }
 }
 
+// A tile of logits of some hundred rows has work for every multiprocessor, and
+// stays in the second-level cache while its exponentials are taken.
+constexpr int64_t kLogitTile = 16384;
+
 constexpr Backend kCudaBackend = {
     .name = "cuda",
     .memory = Memory::kDevice,
     .linear_layout = LinearLayout::kBordered,
+    .logit_tile = kLogitTile,
     .allocate = Allocate,
     .release = Release,
     .copy_in = CopyIn,

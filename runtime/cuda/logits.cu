@@ -167,11 +167,12 @@ float* FloatScratch(Queue* queue, ScratchUse use, int64_t count) {
 
 void LogitStats(Queue* queue, const LogitStatsArgs& args) {
   const int64_t rows = args.h.rows;
-  float* buffer = FloatScratch(queue, ScratchUse::kLogits, rows * args.tile);
+  const int64_t stride = std::min(args.tile, args.weight.rows);
+  float* buffer = FloatScratch(queue, ScratchUse::kLogits, rows * stride);
   ForTiles(args.weight.rows, args.tile, [&](Range vocab) {
     LogitTile tile =
         TileOf(args.stats, args.exps, args.tile_max, vocab, args.tile);
-    tile.logits = {buffer, DType::kF32, rows, vocab.size(), args.tile};
+    tile.logits = {buffer, DType::kF32, rows, vocab.size(), stride};
     tile.targets = args.targets.As<const int32_t>();
     tile.first_vocab = args.first_vocab + vocab.begin;
     tile.update = vocab.begin == 0 ? Update::kAssign : Update::kAdd;

@@ -289,6 +289,31 @@ TEST(CudaAdapterTest, OfOddRankItIsMultipliedApart) {
   }
 }
 
+// A product and a kernel a tile of the vocabulary, each way.
+TEST(CudaHeadTest, TakesTwoLaunchesATile) {
+  constexpr int64_t kRows = 8, kInputs = 8;
+  for (const int64_t tiles : {1, 2}) {
+    cuda_fakes::Reset({.policy = Policy::kLazyLast});
+    const std::unique_ptr<Device> device = OpenFakeGpu(Allocation::kDirect);
+    const int64_t tile = device->backend().logit_tile;
+    EXPECT_LE(128256 / tile, 8) << "Llama 3's vocabulary";
+    const ops::HeadSlice head = {
+        .weight = Tensor::Zeros(device.get(), {(tiles - 1) * tile + 8, kInputs},
+                                DType::kBF16)};
+    const Tensor h =
+        Tensor::Zeros(device.get(), {kRows, kInputs}, DType::kBF16);
+    const Tensor targets = Tensor::FromHost<int32_t>(
+        device.get(), {kRows}, std::vector<int32_t>(kRows, 3));
+    const int64_t before = cuda_fakes::Launches();
+    const ops::LogitStatsResult result =
+        ops::LogitStats(h, head, targets, ops::KeepExps::kYes);
+    EXPECT_EQ(cuda_fakes::Launches() - before, 2 * tiles);
+    ops::LogitGrad(result, result.stats, head, targets, 1.0f);
+    EXPECT_EQ(cuda_fakes::Launches() - before, 4 * tiles);
+  }
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
 // More than both buffers hold, and small arrays in between; the host's memory
 // goes at once.
 TEST_P(CudaBackendTest, CopiesKeepTheirValues) {

@@ -305,6 +305,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
     Report("an operand is not aligned as its algorithm was promised");
     return CUBLAS_STATUS_INVALID_VALUE;
   }
+  Timeline::Get().CountLaunch();
   Op op = {.name = "cublasLtMatmul"};
   op.reads = {{a, product.a_layout.bytes()}, {b, product.b_layout.bytes()}};
   op.writes = {{d, product.d_layout.bytes()}, {workspace, workspace_bytes}};

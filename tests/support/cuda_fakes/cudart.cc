@@ -56,6 +56,7 @@ void CatchLaunches() {
                                      access == cuda_sim::Access::kWrite);
         });
     cuda_sim::SetLauncher([](cudaStream_t stream, cuda_sim::KernelCall call) {
+      TheTimeline().CountLaunch();
       char name[32];
       std::snprintf(name, sizeof(name), "kernel %p", call.kernel);
       TheTimeline().Add(reinterpret_cast<Stream*>(stream),

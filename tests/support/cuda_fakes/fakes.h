@@ -73,6 +73,10 @@ int64_t RegisteredCalls();
 // How often the calling thread waited for work that had not run, since Reset.
 int64_t HostWaits();
 
+// Kernels and products that the calling thread has given to streams since
+// Reset; attention by a library is one.
+int64_t Launches();
+
 // Bytes allocated now, and how often memory was asked for since Reset.
 size_t BytesAllocated();
 int64_t Allocations();

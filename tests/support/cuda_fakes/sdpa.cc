@@ -210,6 +210,7 @@ class FakePlan : public SdpaPlan {
   size_t workspace_bytes() const override { return workspace_bytes_; }
   const std::string& engine() const override { return engine_; }
   absl::Status Run(const SdpaArrays& arrays) override {
+    Timeline::Get().CountLaunch();
     const Computation computation(shape_, arrays);
     cuda_fakes::Op op = {.name = "attention", .run = [=](const auto& self) {
                            DeviceMemory::Get().BeginKernel();

@@ -33,6 +33,7 @@ struct Timeline::Thread {
   bool entered = false;
   Clock seen;
   int64_t host_waits = 0;
+  int64_t launches = 0;
 };
 
 Timeline& Timeline::Get() {
@@ -47,6 +48,7 @@ Timeline::Thread& Timeline::Current() {
     thread.entered = false;
     thread.seen = {};
     thread.host_waits = 0;
+    thread.launches = 0;
   }
   return thread;
 }
@@ -263,6 +265,13 @@ const Clock& Timeline::seen() const { return Current().seen; }
 
 int64_t Timeline::host_waits() const { return Current().host_waits; }
 
+int64_t Timeline::launches() const { return Current().launches; }
+
+void Timeline::CountLaunch() {
+  const Lock lock(mutex_);
+  ++Current().launches;
+}
+
 bool Timeline::EverybodyWaits() const {
   return static_cast<int>(waits_.size()) >= threads_ &&
          std::all_of(waits_.begin(), waits_.end(), [this](const auto& wait) {
@@ -326,6 +335,11 @@ int64_t Collectives() {
 int64_t HostWaits() {
   const std::lock_guard lock(Timeline::Get().mutex());
   return Timeline::Get().host_waits();
+}
+
+int64_t Launches() {
+  const std::lock_guard lock(Timeline::Get().mutex());
+  return Timeline::Get().launches();
 }
 
 size_t BytesAllocated() { return DeviceMemory::Get().bytes(); }

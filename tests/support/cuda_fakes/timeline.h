@@ -108,6 +108,8 @@ class Timeline {
   int64_t collectives() const { return collectives_; }
   // Of the calling thread.
   int64_t host_waits() const;
+  int64_t launches() const;
+  void CountLaunch();
 
   // Something changed that a waiting thread may wait for.
   void Progress();
