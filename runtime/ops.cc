@@ -425,58 +425,55 @@ void DropoutBackward(const Tensor& dy, const DropoutMask& mask, Tensor* dx) {
   ApplyDropout(dy, mask, Update::kAdd, dx);
 }
 
-LogitStatsResult LogitStats(const Tensor& h, const HeadSlice& head,
-                            const Tensor& targets, KeepExps keep) {
+KeptExps LogitStats(const Tensor& h, const HeadSlice& head,
+                    const Tensor& targets, KeepExps keep, Tensor* stats) {
   CHECK(h.dense() && head.weight.dense());
   CHECK_EQ(h.dtype(), head.weight.dtype());
   CHECK_EQ(h.cols(), head.weight.cols());
   CheckShape(targets, {h.rows()}, DType::kI32);
-  LogitStatsResult result;
-  result.stats = Tensor::Empty(h.device(), {3, h.rows()}, DType::kF32);
+  CheckShape(*stats, {3, h.rows()}, DType::kF32);
+  const int64_t tile = BackendOf(h).logit_tile;
+  KeptExps kept;
   if (keep == KeepExps::kYes) {
     const int64_t vocab = head.weight.rows();
-    const int64_t tile = BackendOf(h).logit_tile;
     const int64_t tiles = (vocab + tile - 1) / tile;
-    result.exps = Like(h, h.rows(), vocab);
-    result.tile_max = Tensor::Empty(h.device(), {tiles, h.rows()}, DType::kF32);
+    kept.exps = Like(h, h.rows(), vocab);
+    kept.tile_max = Tensor::Empty(h.device(), {tiles, h.rows()}, DType::kF32);
   }
   BackendOf(h).logit_stats(QueueOf(h), {.h = h.view(),
                                         .weight = head.weight.view(),
                                         .targets = targets.view(),
-                                        .stats = result.stats.view(),
-                                        .exps = result.exps.view(),
-                                        .tile_max = result.tile_max.view(),
+                                        .stats = stats->view(),
+                                        .exps = kept.exps.view(),
+                                        .tile_max = kept.tile_max.view(),
                                         .first_vocab = head.first_vocab,
-                                        .tile = BackendOf(h).logit_tile});
-  return result;
+                                        .tile = tile});
+  return kept;
 }
 
-Tensor MergeLogitStats(const Tensor& slices) {
+void MergeLogitStats(const Tensor& slices, Tensor* stats) {
   CHECK_EQ(slices.dtype(), DType::kF32);
   CHECK_EQ(slices.rows() % 3, 0);
-  Tensor stats = Like(slices, 3, slices.cols());
+  CheckShape(*stats, {3, slices.cols()}, DType::kF32);
   BackendOf(slices).merge_logit_stats(
-      QueueOf(slices), {.slices = slices.view(), .stats = stats.view()});
-  return stats;
+      QueueOf(slices), {.slices = slices.view(), .stats = stats->view()});
 }
 
-Tensor LogitGrad(const LogitStatsResult& result, const Tensor& stats,
-                 const HeadSlice& head, const Tensor& targets, float scale) {
-  CHECK(result.exps.present());
-  CHECK_EQ(stats.shape(), result.stats.shape());
-  Tensor dh =
-      Tensor::Empty(head.weight.device(),
-                    {result.exps.rows(), head.weight.cols()}, DType::kF32);
-  BackendOf(dh).logit_grad(QueueOf(dh), {.exps = result.exps.view(),
-                                         .tile_max = result.tile_max.view(),
-                                         .stats = stats.view(),
-                                         .targets = targets.view(),
-                                         .weight = head.weight.view(),
-                                         .dh = dh.view(),
-                                         .scale = scale,
-                                         .first_vocab = head.first_vocab,
-                                         .tile = BackendOf(dh).logit_tile});
-  return dh;
+void LogitGrad(const KeptExps& kept, const Tensor& stats, const HeadSlice& head,
+               const Tensor& targets, float scale, Tensor* dh) {
+  CHECK(kept.exps.present());
+  CheckShape(stats, {3, kept.exps.rows()}, DType::kF32);
+  CHECK_EQ(dh->shape(), (Shape{kept.exps.rows(), head.weight.cols()}));
+  CHECK(dh->dtype() == DType::kF32 || dh->dtype() == kept.exps.dtype());
+  BackendOf(*dh).logit_grad(QueueOf(*dh), {.exps = kept.exps.view(),
+                                           .tile_max = kept.tile_max.view(),
+                                           .stats = stats.view(),
+                                           .targets = targets.view(),
+                                           .weight = head.weight.view(),
+                                           .dh = dh->view(),
+                                           .scale = scale,
+                                           .first_vocab = head.first_vocab,
+                                           .tile = BackendOf(*dh).logit_tile});
 }
 
 void AdamW(const AdamWArgs& hyper, const Tensor& grad, Tensor* value, Tensor* m,

@@ -134,20 +134,21 @@ struct HeadSlice {
   Tensor weight;  // [V, I]
   int64_t first_vocab = 0;
 };
-struct LogitStatsResult {
-  Tensor stats;     // [3, C] F32: maxima, sums, target logits.
-  Tensor exps;      // Absent unless asked for.
-  Tensor tile_max;  // likewise
+// What LogitGrad consumes; absent unless asked for.
+struct KeptExps {
+  Tensor exps;
+  Tensor tile_max;
 };
 enum class KeepExps : uint8_t { kNo, kYes };
-LogitStatsResult LogitStats(const Tensor& h, const HeadSlice& head,
-                            const Tensor& targets, KeepExps keep);
-// Statistics over the whole vocabulary, of its slices' [3 n, C].
-Tensor MergeLogitStats(const Tensor& slices);
-// F32 [C, I]. `result` is LogitStats' own but for `stats`, which is that of the
-// whole vocabulary. Consumes result.exps.
-Tensor LogitGrad(const LogitStatsResult& result, const Tensor& stats,
-                 const HeadSlice& head, const Tensor& targets, float scale);
+// Assigns `stats` [3, C] F32: maxima, sums, target logits.
+KeptExps LogitStats(const Tensor& h, const HeadSlice& head,
+                    const Tensor& targets, KeepExps keep, Tensor* stats);
+// Assigns statistics over the whole vocabulary, of its slices' [3 n, C].
+void MergeLogitStats(const Tensor& slices, Tensor* stats);
+// Assigns `dh` [C, I], F32 or of the compute type. `kept` is LogitStats' and is
+// consumed; `stats` are those of the whole vocabulary.
+void LogitGrad(const KeptExps& kept, const Tensor& stats, const HeadSlice& head,
+               const Tensor& targets, float scale, Tensor* dh);
 
 void AdamW(const AdamWArgs& hyper, const Tensor& grad, Tensor* value, Tensor* m,
            Tensor* v);

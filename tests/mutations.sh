@@ -81,8 +81,8 @@ no zeros between the parts of a border|model/layers/weight_stack.cc|s/ops::Fill(
 xa keeps an input that is computed again|model/layers/lora_linear.cc|s/result.xa.dense()/true/|model_layers_lora_linear_test|LoraLinearTest.AnInput*
 nothing lies in a border|model/gpt.cc|s/if (adapted) resident->MoveInto/if (false) resident->MoveInto/|launch_cuda_trainer_test|CudaTrainerTest.AResident*
 no room beside the gradient of the stream|model/gpt.cc|s/GradRoom(adapter), &losses/0, \&losses/|launch_cuda_trainer_test|CudaTrainerTest.AResident*
-losses read chunk by chunk|model/layers/loss.cc|s/  Tensor place = stats_.Cols(rows);/  static_cast<void>(stats.ToHost<float>());\n&/|launch_cuda_trainer_test|CudaTrainerTest.OneRankWaits*
-statistics of tensor ranks merged on the host|model/layers/loss.cc|s/  return chunk;/  chunk.stats = Tensor::FromHost<float>(h.device(), chunk.stats.shape(), chunk.stats.ToHost<float>());\n&/|launch_cuda_trainer_test|CudaTrainerTest.TensorRanks*
+losses read chunk by chunk|model/layers/loss.cc|s/    ops::LogitGrad(kept, stats/    static_cast<void>(stats.ToHost<float>());\n&/|launch_cuda_trainer_test|CudaTrainerTest.OneRankWaits*
+statistics of tensor ranks merged on the host|model/layers/loss.cc|s/AllGatherRows(slice, rows/AllGatherRows(Tensor::FromHost<float>(h.device(), slice.shape(), slice.ToHost<float>()), rows/|launch_cuda_trainer_test|CudaTrainerTest.TensorRanks*
 gradients summed every micro-batch|parallel/grad_sync.cc|s/    part.terms.Add(Pack(\*flat/    data_->AllReduceSum(flat, Purpose::kAdapterGrad); &/|model_parallel_traffic_test|TrafficTest.AStepSumsAdapterGradientsOnceWhateverTheAccumulation
 replicas drift unseen|parallel/grad_sync.cc|s/  for (const Shared& shared : shared_) verify(.*/  static_cast<void>(shared_);/|parallel_grad_sync_test|GradSyncDeathTest.AnyReplicaThatDiffersIsFatal
 threads for every core of the host|parallel/cpu_share.cc|s/std::max<std::ptrdiff_t>(1, sharers)/1/|parallel_cpu_share_test|CpuShareTest.AChosenBindingIsKept

@@ -29,11 +29,6 @@ RowLosses::RowLosses(Tensor targets)
       stats_(Tensor::Empty(targets_.device(), {3, targets_.elements()},
                            DType::kF32)) {}
 
-void RowLosses::Keep(const Tensor& stats, const Range& rows) {
-  Tensor place = stats_.Cols(rows);
-  ops::ConvertInto(stats, 1.0f, &place);
-}
-
 std::vector<double> RowLosses::Read() const {
   const std::vector<float> stats = stats_.ToHost<float>();
   const std::vector<int32_t> ids = targets_.ToHost<int32_t>();
@@ -59,15 +54,18 @@ LossHead::LossHead(Tensor norm, float norm_epsilon, ops::HeadSlice head,
 // at hand, so they are gathered chunk by chunk: 12 bytes a row and rank, beside
 // 4 sums of [T, H] a layer. One gather a pass would keep the exponentials of
 // all its rows.
-LossHead::Chunk LossHead::Stats(const Tensor& h, const Tensor& targets,
-                                ops::KeepExps keep) const {
-  Chunk chunk = {.logits = ops::LogitStats(h, head_, targets, keep)};
-  chunk.stats = chunk.logits.stats;
-  if (group_->size() == 1) return chunk;
-  const std::vector<int64_t> rows(static_cast<size_t>(group_->size()), 3);
-  chunk.stats = ops::MergeLogitStats(
-      group_->AllGatherRows(chunk.logits.stats, rows, Purpose::kLoss));
-  return chunk;
+ops::KeptExps LossHead::Stats(const Tensor& h, const Tensor& targets,
+                              ops::KeepExps keep, Tensor* stats) const {
+  if (group_->size() == 1) {
+    return ops::LogitStats(h, head_, targets, keep, stats);
+  }
+  Tensor slice = Tensor::Empty(h.device(), stats->shape(), stats->dtype());
+  ops::KeptExps kept = ops::LogitStats(h, head_, targets, keep, &slice);
+  const std::vector<int64_t> rows(static_cast<size_t>(group_->size()),
+                                  slice.rows());
+  ops::MergeLogitStats(group_->AllGatherRows(slice, rows, Purpose::kLoss),
+                       stats);
+  return kept;
 }
 
 std::vector<double> LossHead::Losses(const Stream& in,
@@ -78,9 +76,8 @@ std::vector<double> LossHead::Losses(const Stream& in,
                    Purpose::kActivation);
   RowLosses losses(targets);
   for (const Range& rows : Chunks(h.rows())) {
-    losses.Keep(
-        Stats(h.Rows(rows), targets.Cols(rows), ops::KeepExps::kNo).stats,
-        rows);
+    Tensor stats = losses.StatsOf(rows);
+    Stats(h.Rows(rows), targets.Cols(rows), ops::KeepExps::kNo, &stats);
   }
   return losses.Read();
 }
@@ -95,12 +92,11 @@ Tensor LossHead::LossesAndGrad(const Stream& in, float scale, int64_t room,
   Tensor dh = Tensor::Empty(h.device(), h.shape(), h.dtype());
   for (const Range& rows : Chunks(h.rows())) {
     const Tensor chunk_targets = targets.Cols(rows);
-    const Chunk chunk = Stats(h.Rows(rows), chunk_targets, ops::KeepExps::kYes);
-    losses->Keep(chunk.stats, rows);
+    Tensor stats = losses->StatsOf(rows);
+    const ops::KeptExps kept =
+        Stats(h.Rows(rows), chunk_targets, ops::KeepExps::kYes, &stats);
     Tensor dh_rows = dh.Rows(rows);
-    ops::ConvertInto(
-        ops::LogitGrad(chunk.logits, chunk.stats, head_, chunk_targets, scale),
-        1.0f, &dh_rows);
+    ops::LogitGrad(kept, stats, head_, chunk_targets, scale, &dh_rows);
   }
   dh = RedistributeGrad(std::move(dh), plan_.input, targets.elements(), *group_,
                         Purpose::kActivationGrad);

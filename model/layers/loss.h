@@ -21,10 +21,10 @@ class RowLosses {
 
   const Tensor& targets() const { return targets_; }
   // Statistics [3, rows], as ops::LogitStats', of some rows over the whole
-  // vocabulary.
-  void Keep(const Tensor& stats, const Range& rows);
-  // By row; 0 where its target is negative. Once all rows are kept; waits for
-  // the device.
+  // vocabulary: to be assigned.
+  Tensor StatsOf(const Range& rows) { return stats_.Cols(rows); }
+  // By row; 0 where its target is negative. Once all rows have statistics;
+  // waits for the device.
   std::vector<double> Read() const;
 
  private:
@@ -55,11 +55,9 @@ class LossHead {
   Tensor Logits(const Stream& in) const;
 
  private:
-  struct Chunk {
-    ops::LogitStatsResult logits;
-    Tensor stats;  // Of the whole vocabulary.
-  };
-  Chunk Stats(const Tensor& h, const Tensor& targets, ops::KeepExps keep) const;
+  // Assigns `stats`, those of the whole vocabulary.
+  ops::KeptExps Stats(const Tensor& h, const Tensor& targets,
+                      ops::KeepExps keep, Tensor* stats) const;
 
   Tensor norm_;
   float norm_epsilon_;

@@ -200,7 +200,7 @@ void MergeLogitStats(Queue* queue, const MergeLogitStatsArgs& args) {
 
 void LogitGrad(Queue* queue, const LogitGradArgs& args) {
   View sum = args.dh;
-  if (sum.dtype != DType::kF32) {
+  if (sum.dtype != DType::kF32 && args.weight.rows > args.tile) {
     sum = {FloatScratch(queue, ScratchUse::kSum, sum.elements()), DType::kF32,
            sum.rows, sum.cols, sum.cols};
   }

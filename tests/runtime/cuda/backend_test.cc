@@ -289,7 +289,9 @@ TEST(CudaAdapterTest, OfOddRankItIsMultipliedApart) {
   }
 }
 
-// A product and a kernel a tile of the vocabulary, each way.
+// A product and a kernel a tile of the vocabulary, each way, and where there
+// are several, a rounding of the sum of their gradients; results go where they
+// are wanted.
 TEST(CudaHeadTest, TakesTwoLaunchesATile) {
   constexpr int64_t kRows = 8, kInputs = 8;
   for (const int64_t tiles : {1, 2}) {
@@ -304,12 +306,15 @@ TEST(CudaHeadTest, TakesTwoLaunchesATile) {
         Tensor::Zeros(device.get(), {kRows, kInputs}, DType::kBF16);
     const Tensor targets = Tensor::FromHost<int32_t>(
         device.get(), {kRows}, std::vector<int32_t>(kRows, 3));
+    Tensor stats = Tensor::Zeros(device.get(), {3, 2 * kRows}, DType::kF32)
+                       .Cols({0, kRows});
+    Tensor dh = Tensor::Zeros(device.get(), {kRows, kInputs}, DType::kBF16);
     const int64_t before = cuda_fakes::Launches();
-    const ops::LogitStatsResult result =
-        ops::LogitStats(h, head, targets, ops::KeepExps::kYes);
+    const ops::KeptExps kept =
+        ops::LogitStats(h, head, targets, ops::KeepExps::kYes, &stats);
     EXPECT_EQ(cuda_fakes::Launches() - before, 2 * tiles);
-    ops::LogitGrad(result, result.stats, head, targets, 1.0f);
-    EXPECT_EQ(cuda_fakes::Launches() - before, 4 * tiles);
+    ops::LogitGrad(kept, stats, head, targets, 1.0f, &dh);
+    EXPECT_EQ(cuda_fakes::Launches() - before, 4 * tiles + tiles - 1);
   }
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
 }
