@@ -141,11 +141,13 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // A product a' b cut along its depth.
 struct ThinGrad {
-  View wide;     // [T, W]
-  View thin;     // [T, S]
-  View partial;  // [parts * rows of y, cols of y] F32.
+  View wide;  // [T, W]
+  View thin;  // [T, S]
+  View to;    // y, or of several parts [parts * rows of y, cols of y] F32.
   int64_t part_depth;
   bool wide_is_row;  // Of y; else its columns.
+  float scale;
+  Update update;
 };
 
 // A block takes 64 columns of the wide operand and a part of the depth.
@@ -180,12 +182,11 @@ __global__ void __launch_bounds__(kTileThreads)
   ForSums<kN>(sum, [&](int row, int col, float value) {
     const int64_t w = first_col + row;
     if (w >= grad.wide.cols || col >= grad.thin.cols) return;
-    const int64_t to = int64_t{blockIdx.y} * y_rows;
-    if (grad.wide_is_row) {
-      grad.partial.Row<float>(to + w)[col] = value;
-    } else {
-      grad.partial.Row<float>(to + col)[w] = value;
-    }
+    const int64_t row_of_y = grad.wide_is_row ? w : col;
+    float* to = grad.to.Row<float>(int64_t{blockIdx.y} * y_rows + row_of_y) +
+                (grad.wide_is_row ? col : w);
+    value *= grad.scale;
+    *to = grad.update == Update::kAdd ? *to + value : value;
   });
 }
 
@@ -254,12 +255,21 @@ void ThinGradient(Queue* queue, const MatmulArgs& args) {
   const int64_t wanted = std::max<int64_t>(1, kWantedBlocks / blocks);
   const int64_t part_tiles = RoundUpDiv(depth_tiles, wanted);
   const int64_t parts = RoundUpDiv(depth_tiles, part_tiles);
-  const View partial = {
-      ScratchFor(
-          queue, ScratchUse::kPartials,
-          static_cast<size_t>(parts * args.y.elements()) * sizeof(float)),
-      DType::kF32, parts * args.y.rows, args.y.cols, args.y.cols};
-  const ThinGrad grad = {wide, thin, partial, part_tiles * kSide, wide_is_row};
+  ThinGrad grad = {.wide = wide,
+                   .thin = thin,
+                   .to = args.y,
+                   .part_depth = part_tiles * kSide,
+                   .wide_is_row = wide_is_row,
+                   .scale = args.scale,
+                   .update = args.update};
+  if (parts > 1) {
+    grad.to = {ScratchFor(queue, ScratchUse::kPartials,
+                          static_cast<size_t>(parts * args.y.elements()) *
+                              sizeof(float)),
+               DType::kF32, parts * args.y.rows, args.y.cols, args.y.cols};
+    grad.scale = 1.0f;
+    grad.update = Update::kAssign;
+  }
   DispatchThin(thin.cols, [&]<int kN>() {
     Launch(queue,
            {.grid = dim3(static_cast<unsigned>(blocks),
@@ -268,9 +278,10 @@ void ThinGradient(Queue* queue, const MatmulArgs& args) {
             .shared_bytes = kThinSharedBytes},
            ThinGradKernel<kN>, grad);
   });
-  DispatchPack({args.y, partial}, [&]<int kN>() {
+  if (parts == 1) return;
+  DispatchPack({args.y, grad.to}, [&]<int kN>() {
     ForPacks<kN>(queue, args.y.rows, args.y.cols,
-                 SumPartsOp{args.y, partial, parts, args.scale, args.update});
+                 SumPartsOp{args.y, grad.to, parts, args.scale, args.update});
   });
 }
 
