@@ -22,6 +22,7 @@ struct HostPass {
 };
 
 HostPass Collect(const TokenBatch& batch, RecordRange records) {
+  CHECK_LT(records.begin, records.end);
   HostPass host;
   for (int64_t r = records.begin; r < records.end; ++r) {
     const Segment& record = batch.segments[static_cast<size_t>(r)];
@@ -41,6 +42,11 @@ HostPass Collect(const TokenBatch& batch, RecordRange records) {
   }
   const auto padded =
       static_cast<size_t>(RoundUp(static_cast<int64_t>(host.ids.size())));
+  // Behind the last record's tokens, none of which attends to what follows: so
+  // attention computes every row and has none to fill with zeros.
+  const int64_t added = static_cast<int64_t>(padded) - std::ssize(host.ids);
+  host.segments.back().num_queries += added;
+  host.segments.back().num_keys += added;
   host.ids.resize(padded, 0);
   host.positions.resize(padded, 0);
   host.targets.resize(padded, -1);

@@ -44,7 +44,8 @@ std::vector<RecordRange> CutIntoPasses(const TokenBatch& batch,
 enum class Selection : uint8_t { kTargets, kAll };
 
 // T and C are rounded up to kRowMultiple, so that ragged batches meet few
-// different shapes: the added tokens belong to no record and have no target.
+// different shapes: the added tokens lengthen the last record, whose own tokens
+// do not see them, and have no target.
 inline constexpr int64_t kRowMultiple = 16;
 
 // For Gpt::Evaluate. `place` receives, for each of the pass's C rows, the

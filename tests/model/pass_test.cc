@@ -48,7 +48,7 @@ TEST(CutIntoPassesTest, RecordsWithoutATargetAreLeftOut) {
   EXPECT_EQ(passes[1].begin, 2);
 }
 
-TEST(MakePassTest, RowsAreRoundedUpWithTokensOfNoRecord) {
+TEST(MakePassTest, RowsAreRoundedUpBehindTheLastRecord) {
   const std::unique_ptr<Device> device = OpenTestDevice();
   const TokenBatch batch = BatchOfLengths({5, 6}, {0, 1, 2, 3, 5, 6, 7, 8, 9});
   std::vector<int64_t> place;
@@ -57,7 +57,8 @@ TEST(MakePassTest, RowsAreRoundedUpWithTokensOfNoRecord) {
   EXPECT_EQ(pass.tokens, 16);
   EXPECT_FALSE(pass.selected.present());
   ASSERT_EQ(pass.segments.size(), 1u);
-  EXPECT_EQ(pass.segments[0].num_queries, 6);
+  EXPECT_EQ(pass.segments[0].num_queries, 16);
+  EXPECT_EQ(pass.segments[0].num_keys, 16);
   EXPECT_EQ(pass.segments[0].first_query, 0);
   EXPECT_EQ(pass.ids.ToHost<int32_t>()[0], 105);
   const std::vector<int32_t> targets = pass.targets.ToHost<int32_t>();
