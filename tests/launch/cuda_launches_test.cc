@@ -1,0 +1,153 @@
+// How many kernels and products a training pass gives a GPU, counted on the
+// stand-ins, so that one too many shows.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "launch/session.h"
+#include "model/adapter.h"
+#include "model/gpt.h"
+#include "model/pass.h"
+#include "tests/support/cuda_fakes/fakes.h"
+#include "tests/support/run_ranks.h"
+#include "tests/support/temp_directory.h"
+
+namespace lorica {
+namespace {
+
+const std::vector<std::string> kAllLinear = {"all-linear"};
+const std::vector<std::string> kQAndV = {"q_proj", "v_proj"};
+
+struct Case {
+  std::vector<std::string> targets = kAllLinear;
+  bool own_attention = false;  // Or a library's.
+  Recompute recompute = Recompute::kCheap;
+  int32_t missing_rows = 0;
+};
+
+// Of a layer that has others above and below.
+struct Launches {
+  int64_t forward = 0;
+  int64_t backward = 0;
+};
+
+// Every row of every matrix begins at a multiple of 16 bytes.
+GptConfig ModelOf(int64_t layers) {
+  GptConfig config = {.vocab_size = 16,
+                      .hidden_size = 32,
+                      .num_layers = layers,
+                      .num_heads = 2,
+                      .num_kv_heads = 1,
+                      .head_dim = 16,
+                      .intermediate_size = 48,
+                      .max_positions = 16};
+  config.rope.inv_freq.assign(8, 0.5f);
+  CHECK(config.Validate().ok());
+  return config;
+}
+
+// Two records that fill the rows of a pass but for `missing` of them.
+TokenBatch TwoRecords(int32_t missing) {
+  TokenBatch batch;
+  const int32_t count = 16 - missing;
+  for (int32_t i = 0; i < count; ++i) {
+    batch.tokens.push_back(i);
+    batch.positions.push_back(i % 8);
+    batch.targets.push_back(i);
+    batch.row_index.push_back(i);
+  }
+  batch.segments = {{0, 8, 0, 8}, {8, count - 8, 8, count - 8}};
+  batch.num_targets = count;
+  return batch;
+}
+
+Tensor ZeroParam(Device* device, const ParamSpec& spec) {
+  const bool norm = spec.shape.rank() == 1;
+  return Tensor::Zeros(device, spec.shape, norm ? DType::kF32 : DType::kBF16);
+}
+
+// Launches from the pass's begin until each layer has its gradients, from the
+// last layer to the first.
+std::vector<int64_t> CountPass(const Case& c, int64_t layers) {
+  cuda_fakes::Settings settings = {.policy = cuda_fakes::Policy::kLazyLast};
+  if (!c.own_attention) settings.sdpa_workspace_bytes = 1024;
+  cuda_fakes::Reset(settings);
+  std::vector<int64_t> counts;
+  RunRanks(1, [&](std::unique_ptr<Communicator> world) {
+    auto gpu = OpenCudaDevice({.allocation = Allocation::kDirect});
+    ASSERT_TRUE(gpu.ok()) << gpu.status();
+    const auto session =
+        Session::Over(*std::move(gpu), std::move(world), Placement{}, {});
+    ASSERT_TRUE(session.ok()) << session.status();
+    Device* device = (*session)->device();
+    Communicator& group = (*session)->mesh().tensor();
+    const GptConfig config = ModelOf(layers);
+    const auto split = SplitModel(config, group.size());
+    ASSERT_TRUE(split.ok()) << split.status();
+    const Gpt gpt(config, *split, kTensorParallel, &group,
+                  [&](const ParamSpec& spec, const Slice&) {
+                    return ZeroParam(device, spec);
+                  });
+    const auto modules =
+        ResolveTargets(config, *split, {.rank = 8, .targets = c.targets});
+    ASSERT_TRUE(modules.ok()) << modules.status();
+    const Adapter adapter(device, DType::kBF16, layers, *modules, 0.0f, 0);
+    const Pass pass = MakeTrainingPass(device, TwoRecords(c.missing_rows),
+                                       {0, 2}, Selection::kAll, 1);
+    const int64_t before = cuda_fakes::Launches();
+    gpt.Train(pass, c.recompute, 1.0f, adapter, [&](int64_t) {
+      counts.push_back(cuda_fakes::Launches() - before);
+    });
+  });
+  return counts;
+}
+
+Launches CountLayer(const Case& c) {
+  const std::vector<int64_t> three = CountPass(c, 3);
+  const std::vector<int64_t> four = CountPass(c, 4);
+  const int64_t backward = three[1] - three[0];
+  return {.forward = four.back() - three.back() - backward,
+          .backward = backward};
+}
+
+// What this program counts.
+std::string CountedTable() {
+  const std::pair<const char*, Case> cases[] = {
+      {"all linear layers | cuDNN's | CHEAP", {}},
+      {"all linear layers | own | CHEAP", {.own_attention = true}},
+      {"all linear layers | cuDNN's | NONE", {.recompute = Recompute::kNone}},
+      {"all linear layers | cuDNN's | BLOCK", {.recompute = Recompute::kBlock}},
+      {"q, v | cuDNN's | CHEAP", {.targets = kQAndV}}};
+  std::string table =
+      "| adapters on | attention | recompute | forward | backward |\n"
+      "|---|---|---|---|---|\n";
+  for (const auto& [name, c] : cases) {
+    const Launches layer = CountLayer(c);
+    absl::StrAppend(&table, "| ", name, " | ", layer.forward, " | ",
+                    layer.backward, " |\n");
+  }
+  return table;
+}
+
+// A table that differs is printed whole: put it into the page.
+TEST(CudaLaunchesTest, OfALayerAreAsDocumented) {
+  const std::string page = ReadBytes("docs/cuda.md");
+  const std::string counted = CountedTable();
+  EXPECT_NE(page.find("\n\n" + counted), std::string::npos) << counted;
+}
+
+// As a batch seldom fills the rows of a pass.
+TEST(CudaLaunchesTest, AreNoMoreWhereRowsAreMissing) {
+  for (const bool own_attention : {false, true}) {
+    EXPECT_EQ(CountPass({.own_attention = own_attention, .missing_rows = 3}, 2),
+              CountPass({.own_attention = own_attention}, 2));
+  }
+}
+
+}  // namespace
+}  // namespace lorica
