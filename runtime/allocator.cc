@@ -37,6 +37,19 @@ Allocator::~Allocator() {
 void* Allocator::Allocate(size_t bytes, Lifetime lifetime) {
   const std::lock_guard<std::mutex> lock(mutex_);
   bytes = RoundUp(bytes);
+  void* const data = Take(bytes, lifetime);
+  in_use_ += bytes;
+  peak_ = std::max(peak_, in_use_);
+  return data;
+}
+
+void* Allocator::Take(size_t bytes, Lifetime lifetime) {
+  if (follows_) {
+    CHECK_LT(next_, plan_->requests.size()) << "more than was planned";
+    const Plan::Request& request = plan_->requests[next_++];
+    CHECK_EQ(request.bytes, bytes) << "other work than was planned";
+    return request.data;
+  }
   void* data = nullptr;
   if (allocation_ == Allocation::kDirect) {
     data = backend_->allocate(queue_, bytes);
@@ -50,8 +63,7 @@ void* Allocator::Allocate(size_t bytes, Lifetime lifetime) {
       data = pool.TakeFree(bytes);
     }
   }
-  in_use_ += bytes;
-  peak_ = std::max(peak_, in_use_);
+  if (plan_ != nullptr) plan_->requests.push_back({bytes, data});
   return data;
 }
 
@@ -59,12 +71,31 @@ void Allocator::Release(void* data, size_t bytes, Lifetime lifetime) {
   const std::lock_guard<std::mutex> lock(mutex_);
   bytes = RoundUp(bytes);
   in_use_ -= bytes;
+  if (follows_) return;
   if (allocation_ == Allocation::kDirect) {
     backend_->release(queue_, data, bytes);
     return;
   }
   pools_[static_cast<size_t>(lifetime)].AddFree(static_cast<char*>(data),
                                                 bytes);
+}
+
+void Allocator::BeginPlan(Plan* plan) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  CHECK(allocation_ == Allocation::kPool);  // Which keeps what it has.
+  CHECK(plan_ == nullptr && in_use_ == 0);
+  plan_ = plan;
+  follows_ = !plan->requests.empty();
+  next_ = 0;
+}
+
+void Allocator::EndPlan() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  CHECK_EQ(in_use_, 0u) << "bytes outlive the plan they are part of";
+  CHECK(!follows_ || next_ == plan_->requests.size())
+      << "less than was planned";
+  plan_ = nullptr;
+  follows_ = false;
 }
 
 void Allocator::AddSlab(size_t bytes, Pool* pool) {

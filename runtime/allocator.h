@@ -31,6 +31,20 @@ class Allocator {
   // `bytes` and `lifetime` as they were asked for.
   void Release(void* data, size_t bytes, Lifetime lifetime);
 
+  // The requests of some work, in order, and what each was given.
+  struct Plan {
+    struct Request {
+      size_t bytes;
+      void* data;
+    };
+    std::vector<Request> requests;
+  };
+  // From here to EndPlan, at both of which nothing is handed out: notes the
+  // requests in an empty plan; serves those of the same work as before from one
+  // that is not empty. A plan stays good as long as the allocator lives.
+  void BeginPlan(Plan* plan);
+  void EndPlan();
+
   // Bytes handed out now and at most since the last ResetPeak.
   size_t bytes_in_use() const;
   size_t peak_bytes() const;
@@ -51,6 +65,7 @@ class Allocator {
     std::set<std::pair<size_t, char*>> free_by_size;
   };
 
+  void* Take(size_t bytes, Lifetime lifetime);
   void AddSlab(size_t bytes, Pool* pool);
 
   const Backend* backend_;
@@ -58,6 +73,9 @@ class Allocator {
   Allocation allocation_;
   mutable std::mutex mutex_;
   std::array<Pool, 2> pools_;  // By lifetime.
+  Plan* plan_ = nullptr;
+  bool follows_ = false;  // Else notes.
+  size_t next_ = 0;       // Of the plan that it follows.
   size_t in_use_ = 0;
   size_t peak_ = 0;
 };

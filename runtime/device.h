@@ -27,16 +27,35 @@ class Device {
 
   const Backend& backend() const { return *backend_; }
   Queue* queue() const { return queue_.get(); }
-  Allocator& allocator() const { return *allocator_; }
+  // Where new tensors get their memory.
+  Allocator& allocator() const { return *source_; }
   // Calls `table` from now on, one that calls the present one in its turn, as
   // that of traced_backend.h does.
   void Interpose(const Backend* table) { backend_ = table; }
   void Synchronize() const { backend_->synchronize(queue_.get()); }
 
+  // While it lives, new tensors get their memory from another allocator of the
+  // same queue.
+  class Scope {
+   public:
+    Scope(Device* device, Allocator* source)
+        : device_(device), before_(device->source_) {
+      device->source_ = source;
+    }
+    ~Scope() { device_->source_ = before_; }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Device* device_;
+    Allocator* before_;
+  };
+
  private:
   const Backend* backend_;
   std::shared_ptr<Queue> queue_;
   std::unique_ptr<Allocator> allocator_;
+  Allocator* source_;
 };
 
 // How memory is handed out: kPool keeps freed blocks and coalesces them, so

@@ -48,6 +48,49 @@ TEST(AllocatorTest, BlocksInUseDoNotOverlap) {
   }
 }
 
+// Other work comes in between, and more of the memory is free.
+TEST(AllocatorTest, APlanServesTheSameWorkFromTheSameAddresses) {
+  const auto device = OpenCpuDevice({});
+  Allocator memory(&device->backend(), device->queue(), Allocation::kPool);
+  const auto work = [&](Allocator::Plan* plan, int64_t rows) {
+    const Device::Scope scope(device.get(), &memory);
+    memory.BeginPlan(plan);
+    std::vector<void*> addresses;
+    {
+      std::vector<Tensor> live;
+      for (const int64_t cols : {300, 5, 70, 900}) {
+        live.push_back(Tensor::Empty(device.get(), {rows, cols}, DType::kF32));
+        addresses.push_back(live.back().data());
+        if (live.size() == 2) live.erase(live.begin());
+      }
+    }
+    memory.EndPlan();
+    return addresses;
+  };
+  Allocator::Plan small;
+  Allocator::Plan large;
+  const std::vector<void*> first = work(&small, 8);
+  work(&large, 9000);  // Beyond the memory so far.
+  EXPECT_EQ(work(&small, 8), first);
+  EXPECT_EQ(memory.bytes_in_use(), 0u);
+  EXPECT_EQ(device->allocator().bytes_in_use(), 0u);
+}
+
+TEST(AllocatorDeathTest, OtherWorkThanWasPlannedIsFatal) {
+  const auto device = OpenCpuDevice({});
+  Allocator memory(&device->backend(), device->queue(), Allocation::kPool);
+  Allocator::Plan plan;
+  memory.BeginPlan(&plan);
+  memory.Release(memory.Allocate(64, Lifetime::kOps), 64, Lifetime::kOps);
+  memory.EndPlan();
+  EXPECT_DEATH(
+      {
+        memory.BeginPlan(&plan);
+        memory.Allocate(128, Lifetime::kOps);
+      },
+      "other work than was planned");
+}
+
 TEST(AllocatorTest, CountsWhatIsHandedOutAndItsPeak) {
   const auto device = OpenCpuDevice({});
   const Allocator& allocator = device->allocator();
