@@ -217,8 +217,8 @@ RowLosses Gpt::ForwardAndBackward(const Pass& pass, Recompute recompute,
   RowLosses losses(pass.targets);
   const Stream out =
       Blocks(Embed(pass), pass, adapter, recompute, nullptr, &record);
-  Tensor dstream =
-      head_->LossesAndGrad(out, grad_scale, GradRoom(adapter), &losses);
+  Tensor dstream = head_->LossesAndGrad(out, grad_scale, pass.grad_scale,
+                                        GradRoom(adapter), &losses);
   *dx = BlocksBackward(std::move(record), pass, adapter, std::move(dstream));
   return losses;
 }

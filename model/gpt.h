@@ -46,9 +46,10 @@ class Gpt {
   }
 
   // The loss of each of the pass's rows, to be read when the host has time.
-  // Adds grad_scale times the gradient of their sum to the adapter's gradients;
-  // `done`, if given, is told of each layer once its gradients are complete,
-  // from the last to the lowest with an adapter.
+  // Adds grad_scale (times the pass's, if it has one) times the gradient of
+  // their sum to the adapter's gradients; `done`, if given, is told of each
+  // layer once its gradients are complete, from the last to the lowest with an
+  // adapter.
   RowLosses Train(const Pass& pass, Recompute recompute, float grad_scale,
                   const Adapter& adapter,
                   const LayerDone& done = nullptr) const;

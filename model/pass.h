@@ -26,6 +26,9 @@ struct Pass {
   Tensor selected_row_index;  // [C] I64
   uint64_t seed = 0;
 
+  // [1] F32, a factor of the gradient; absent: 1.
+  Tensor grad_scale;
+
   bool trains() const { return row_index.present(); }
 };
 

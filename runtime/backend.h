@@ -233,14 +233,15 @@ struct MergeLogitStatsArgs {
 };
 
 // dh = scale * (softmax - onehot(target)) W, this rank's term of it; zero in
-// rows without loss. Consumes exps.
+// rows without loss. Consumes exps. `scale * times` is one F32 product.
 struct LogitGradArgs {
   View exps;
   View tile_max;
   View stats;  // [3, C] F32 of the whole vocabulary.
   View targets;
   View weight;
-  View dh;  // [C, I] F32 or compute type, result.
+  View dh;     // [C, I] F32 or compute type, result.
+  View times;  // [1] F32, another factor of the scale; absent: 1.
   float scale = 1.0f;
   int64_t first_vocab = 0;
   int64_t tile = 0;

@@ -460,7 +460,9 @@ void MergeLogitStats(const Tensor& slices, Tensor* stats) {
 }
 
 void LogitGrad(const KeptExps& kept, const Tensor& stats, const HeadSlice& head,
-               const Tensor& targets, float scale, Tensor* dh) {
+               const Tensor& targets, float scale, const Tensor& times,
+               Tensor* dh) {
+  if (times.present()) CheckShape(times, {1}, DType::kF32);
   CHECK(kept.exps.present());
   CheckShape(stats, {3, kept.exps.rows()}, DType::kF32);
   CHECK_EQ(dh->shape(), (Shape{kept.exps.rows(), head.weight.cols()}));
@@ -471,6 +473,7 @@ void LogitGrad(const KeptExps& kept, const Tensor& stats, const HeadSlice& head,
                                            .targets = targets.view(),
                                            .weight = head.weight.view(),
                                            .dh = dh->view(),
+                                           .times = times.view(),
                                            .scale = scale,
                                            .first_vocab = head.first_vocab,
                                            .tile = BackendOf(*dh).logit_tile});

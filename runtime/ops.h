@@ -146,9 +146,11 @@ KeptExps LogitStats(const Tensor& h, const HeadSlice& head,
 // Assigns statistics over the whole vocabulary, of its slices' [3 n, C].
 void MergeLogitStats(const Tensor& slices, Tensor* stats);
 // Assigns `dh` [C, I], F32 or of the compute type. `kept` is LogitStats' and is
-// consumed; `stats` are those of the whole vocabulary.
+// consumed; `stats` are those of the whole vocabulary. `times` [1] F32
+// multiplies the scale, where present.
 void LogitGrad(const KeptExps& kept, const Tensor& stats, const HeadSlice& head,
-               const Tensor& targets, float scale, Tensor* dh);
+               const Tensor& targets, float scale, const Tensor& times,
+               Tensor* dh);
 
 void AdamW(const AdamWArgs& hyper, const Tensor& grad, Tensor* value, Tensor* m,
            Tensor* v);

@@ -82,7 +82,8 @@ std::vector<double> LossHead::Losses(const Stream& in,
   return losses.Read();
 }
 
-Tensor LossHead::LossesAndGrad(const Stream& in, float scale, int64_t room,
+Tensor LossHead::LossesAndGrad(const Stream& in, float scale,
+                               const Tensor& times, int64_t room,
                                RowLosses* losses) const {
   const Span span(SpanKind::kLayer, "head", "both");
   const Tensor& targets = losses->targets();
@@ -96,7 +97,7 @@ Tensor LossHead::LossesAndGrad(const Stream& in, float scale, int64_t room,
     const ops::KeptExps kept =
         Stats(h.Rows(rows), chunk_targets, ops::KeepExps::kYes, &stats);
     Tensor dh_rows = dh.Rows(rows);
-    ops::LogitGrad(kept, stats, head_, chunk_targets, scale, &dh_rows);
+    ops::LogitGrad(kept, stats, head_, chunk_targets, scale, times, &dh_rows);
   }
   dh = RedistributeGrad(std::move(dh), plan_.input, targets.elements(), *group_,
                         Purpose::kActivationGrad);

@@ -48,9 +48,9 @@ class LossHead {
   // The losses alone, by row.
   std::vector<double> Losses(const Stream& in, const Tensor& targets) const;
   // Fills in `losses`; returns scale times the gradient of their sum, [C, H],
-  // with `room` beside it.
-  Tensor LossesAndGrad(const Stream& in, float scale, int64_t room,
-                       RowLosses* losses) const;
+  // with `room` beside it. `times` [1] F32 multiplies the scale, where present.
+  Tensor LossesAndGrad(const Stream& in, float scale, const Tensor& times,
+                       int64_t room, RowLosses* losses) const;
   // [C, V] F32 logits of the whole vocabulary on every rank; a few rows.
   Tensor Logits(const Stream& in) const;
 

@@ -179,6 +179,9 @@ namespace {
 // Turns a tile's exponentials into scale * (softmax - onehot(target)).
 void GradOfTile(const LogitGradArgs& args, const View& exps, Range vocab,
                 Range rows) {
+  const float scale = args.times.present()
+                          ? args.scale * *args.times.As<const float>()
+                          : args.scale;
   const float* maxima = args.stats.Row<const float>(0);
   const float* sums = args.stats.Row<const float>(1);
   const float* tile_max =
@@ -187,14 +190,14 @@ void GradOfTile(const LogitGradArgs& args, const View& exps, Range vocab,
     const int32_t id = args.targets.As<const int32_t>()[row];
     const float factor =
         id < 0 ? 0.0f
-               : args.scale * std::exp(tile_max[row] - maxima[row]) / sums[row];
+               : scale * std::exp(tile_max[row] - maxima[row]) / sums[row];
     HWY_DYNAMIC_DISPATCH(ScaleExps)
     (RowsOf(exps, {row, row + 1}), vocab.size(), factor);
     const int64_t target = id - args.first_vocab - vocab.begin;
     if (target < 0 || target >= vocab.size()) continue;
     DispatchFloat(exps.dtype, [&](auto t) {
       auto& value = exps.Row<decltype(t)>(row)[target];
-      value = decltype(t)(static_cast<float>(value) - args.scale);
+      value = decltype(t)(static_cast<float>(value) - scale);
     });
   }
 }

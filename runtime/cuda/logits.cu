@@ -101,8 +101,10 @@ __global__ void __launch_bounds__(kThreads)
 // rows without loss.
 template <typename T, int kN>
 __global__ void __launch_bounds__(kThreads)
-    LogitGradKernel(const __grid_constant__ LogitTile tile, float scale) {
+    LogitGradKernel(const __grid_constant__ LogitTile tile, float scale,
+                    const float* times) {
   const int64_t row = blockIdx.x;
+  if (times != nullptr) scale *= *times;
   const int32_t id = tile.targets[row];
   const float factor =
       id < 0 ? 0.0f
@@ -214,7 +216,8 @@ void LogitGrad(Queue* queue, const LogitGradArgs& args) {
         Launch(queue,
                {.grid = dim3(static_cast<unsigned>(tile.exps.rows)),
                 .block = dim3(kThreads)},
-               LogitGradKernel<T, kN>, tile, args.scale);
+               LogitGradKernel<T, kN>, tile, args.scale,
+               args.times.As<const float>());
       });
     });
     Matmul(queue,

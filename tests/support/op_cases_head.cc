@@ -205,6 +205,12 @@ PreparedOp PrepareGrad(const HeadCase& c, Device* device) {
   const Tensor whole =
       Upload(device, MatrixOf(WholeStats(host.stats)), DType::kF32);
   const Tensor dh = Room(device, c.rows, c.inputs, c.dh);
+  // A part of the scale is on the device, in some cases.
+  HostMatrix factor(1, 1);
+  factor(0, 0) = 2.0;
+  const Tensor times =
+      c.first_vocab > 0 ? Upload(device, factor, DType::kF32) : Tensor();
+  const double scale = times.present() ? kGradScale / 2.0 : kGradScale;
   return {.run =
               [=] {
                 // exps are in the backend's own order and are consumed.
@@ -216,7 +222,8 @@ PreparedOp PrepareGrad(const HeadCase& c, Device* device) {
                                       .targets = on.targets.view(),
                                       .weight = on.weight.view(),
                                       .dh = dh.view(),
-                                      .scale = static_cast<float>(kGradScale),
+                                      .times = times.view(),
+                                      .scale = static_cast<float>(scale),
                                       .first_vocab = c.first_vocab,
                                       .tile = c.tile});
               },

@@ -313,7 +313,7 @@ TEST(CudaHeadTest, TakesTwoLaunchesATile) {
     const ops::KeptExps kept =
         ops::LogitStats(h, head, targets, ops::KeepExps::kYes, &stats);
     EXPECT_EQ(cuda_fakes::Launches() - before, 2 * tiles);
-    ops::LogitGrad(kept, stats, head, targets, 1.0f, &dh);
+    ops::LogitGrad(kept, stats, head, targets, 1.0f, {}, &dh);
     EXPECT_EQ(cuda_fakes::Launches() - before, 4 * tiles + tiles - 1);
   }
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
