@@ -91,23 +91,22 @@ Tensor Upload(Device* device, const std::vector<T>& values) {
                              values);
 }
 
-// `host` keeps only what the selection left of targets, numbers and places.
-Pass Assemble(Device* device, Selection selection, HostPass* host) {
-  Pass pass = {.tokens = static_cast<int64_t>(host->ids.size()),
-               .ids = Upload(device, host->ids),
-               .positions = Upload(device, host->positions),
-               .segments = host->segments};
-  if (selection == Selection::kTargets) {
-    const std::vector<int32_t> selected = SelectTargets(*host);
-    if (!selected.empty()) {
-      pass.selected = Upload(device, selected);
-      host->targets = Pick(host->targets, selected);
-      host->row_index = Pick(host->row_index, selected);
-      host->place = Pick(host->place, selected);
-    }
-  }
-  pass.targets = Upload(device, host->targets);
-  return pass;
+// The rows that go on, or none where all do. `host` keeps only those of
+// targets, numbers and places.
+std::vector<int32_t> Select(Selection selection, HostPass* host) {
+  if (selection != Selection::kTargets) return {};
+  std::vector<int32_t> selected = SelectTargets(*host);
+  if (selected.empty()) return selected;
+  host->targets = Pick(host->targets, selected);
+  host->row_index = Pick(host->row_index, selected);
+  host->place = Pick(host->place, selected);
+  return selected;
+}
+
+template <typename T>
+void Replace(const std::vector<T>& values, const Tensor& tensor) {
+  CHECK_EQ(std::ssize(values), tensor.present() ? tensor.elements() : 0);
+  if (!values.empty()) tensor.CopyFrom(values.data());
 }
 
 }  // namespace
@@ -140,7 +139,13 @@ std::vector<RecordRange> CutIntoPasses(const TokenBatch& batch,
 Pass MakePass(Device* device, const TokenBatch& batch, RecordRange records,
               Selection selection, std::vector<int64_t>* place) {
   HostPass host = Collect(batch, records);
-  const Pass pass = Assemble(device, selection, &host);
+  Pass pass = {.tokens = static_cast<int64_t>(host.ids.size()),
+               .ids = Upload(device, host.ids),
+               .positions = Upload(device, host.positions),
+               .segments = host.segments};
+  const std::vector<int32_t> selected = Select(selection, &host);
+  if (!selected.empty()) pass.selected = Upload(device, selected);
+  pass.targets = Upload(device, host.targets);
   for (size_t i = 0; i < host.place.size(); ++i) {
     if (host.targets[i] < 0) host.place[i] = -1;
   }
@@ -148,15 +153,42 @@ Pass MakePass(Device* device, const TokenBatch& batch, RecordRange records,
   return pass;
 }
 
-Pass MakeTrainingPass(Device* device, const TokenBatch& batch,
-                      RecordRange records, Selection selection, uint64_t seed) {
+TrainingRows CollectTrainingRows(const TokenBatch& batch, RecordRange records,
+                                 Selection selection, uint64_t seed) {
   HostPass host = Collect(batch, records);
-  const std::vector<int64_t> row_index = host.row_index;
-  Pass pass = Assemble(device, selection, &host);
-  pass.row_index = Upload(device, row_index);
-  pass.selected_row_index = Upload(device, host.row_index);
-  pass.seed = seed;
+  TrainingRows rows = {.segments = std::move(host.segments),
+                       .row_index = host.row_index,
+                       .seed = seed};
+  rows.selected = Select(selection, &host);
+  rows.ids = std::move(host.ids);
+  rows.positions = std::move(host.positions);
+  rows.targets = std::move(host.targets);
+  rows.selected_row_index = std::move(host.row_index);
+  return rows;
+}
+
+Pass MakeTrainingPass(Device* device, const TrainingRows& rows) {
+  Pass pass = {.tokens = std::ssize(rows.ids),
+               .ids = Upload(device, rows.ids),
+               .positions = Upload(device, rows.positions),
+               .segments = rows.segments,
+               .targets = Upload(device, rows.targets),
+               .row_index = Upload(device, rows.row_index),
+               .selected_row_index = Upload(device, rows.selected_row_index),
+               .seed = rows.seed};
+  if (!rows.selected.empty()) pass.selected = Upload(device, rows.selected);
   return pass;
+}
+
+void Replace(const TrainingRows& rows, Pass* pass) {
+  Replace(rows.ids, pass->ids);
+  Replace(rows.positions, pass->positions);
+  Replace(rows.selected, pass->selected);
+  Replace(rows.targets, pass->targets);
+  Replace(rows.row_index, pass->row_index);
+  Replace(rows.selected_row_index, pass->selected_row_index);
+  pass->segments = rows.segments;
+  pass->seed = rows.seed;
 }
 
 }  // namespace lorica

@@ -55,9 +55,30 @@ inline constexpr int64_t kRowMultiple = 16;
 // token's index in the batch, or -1 where there is no target.
 Pass MakePass(Device* device, const TokenBatch& batch, RecordRange records,
               Selection selection, std::vector<int64_t>* place);
-// For Gpt::Train, with the mask numbers of dropout.
-Pass MakeTrainingPass(Device* device, const TokenBatch& batch,
-                      RecordRange records, Selection selection, uint64_t seed);
+
+// What a pass for Gpt::Train is made of, on the host, with the mask numbers of
+// dropout. Named as in Pass.
+struct TrainingRows {
+  std::vector<int32_t> ids;        // [T]
+  std::vector<int32_t> positions;  // [T]
+  std::vector<Segment> segments;
+  std::vector<int32_t> selected;            // [C], or empty.
+  std::vector<int32_t> targets;             // [C]
+  std::vector<int64_t> row_index;           // [T]
+  std::vector<int64_t> selected_row_index;  // [C]
+  uint64_t seed = 0;
+};
+TrainingRows CollectTrainingRows(const TokenBatch& batch, RecordRange records,
+                                 Selection selection, uint64_t seed);
+Pass MakeTrainingPass(Device* device, const TrainingRows& rows);
+inline Pass MakeTrainingPass(Device* device, const TokenBatch& batch,
+                             RecordRange records, Selection selection,
+                             uint64_t seed) {
+  return MakeTrainingPass(device,
+                          CollectTrainingRows(batch, records, selection, seed));
+}
+// Puts other rows in place of a training pass's, as many and as many selected.
+void Replace(const TrainingRows& rows, Pass* pass);
 
 }  // namespace lorica
 

@@ -93,5 +93,27 @@ TEST(MakePassTest, OnlyRowsWithATargetAreSelectedInOrder) {
   EXPECT_EQ(with_target, 3);
 }
 
+TEST(MakePassTest, ReplacedRowsAreThoseOfAPassOfTheirOwn) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const auto rows_of = [](const TokenBatch& batch, uint64_t seed) {
+    return CollectTrainingRows(batch,
+                               {0, static_cast<int64_t>(batch.segments.size())},
+                               Selection::kTargets, seed);
+  };
+  const TrainingRows rows = rows_of(BatchOfLengths({20, 41}, {7, 30, 60}), 5);
+  Pass pass = MakeTrainingPass(device.get(),
+                               rows_of(BatchOfLengths({64}, {40, 41, 50}), 3));
+  Replace(rows, &pass);
+  EXPECT_EQ(pass.ids.ToHost<int32_t>(), rows.ids);
+  EXPECT_EQ(pass.positions.ToHost<int32_t>(), rows.positions);
+  EXPECT_EQ(pass.selected.ToHost<int32_t>(), rows.selected);
+  EXPECT_EQ(pass.targets.ToHost<int32_t>(), rows.targets);
+  EXPECT_EQ(pass.row_index.ToHost<int64_t>(), rows.row_index);
+  EXPECT_EQ(pass.selected_row_index.ToHost<int64_t>(), rows.selected_row_index);
+  ASSERT_EQ(pass.segments.size(), 2u);
+  EXPECT_EQ(pass.segments[1].first_query, 20);
+  EXPECT_EQ(pass.seed, 5u);
+}
+
 }  // namespace
 }  // namespace lorica
