@@ -72,6 +72,13 @@ void CatchLaunches() {
 
 Stream* Of(cudaStream_t stream) { return reinterpret_cast<Stream*>(stream); }
 
+// Calls that have no place in a capture of the stream, or of this thread.
+bool Forbidden(cudaStream_t stream, const char* call) {
+  return TheTimeline().ForbidsInStream(Of(stream), call);
+}
+bool Forbidden(const char* call) { return TheTimeline().Forbids(call); }
+constexpr cudaError_t kForbidden = cudaErrorStreamCaptureUnsupported;
+
 cudaError_t Waited(bool done) { return done ? cudaSuccess : cudaErrorUnknown; }
 
 }  // namespace
@@ -124,6 +131,7 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
 
 cudaError_t cudaDeviceSynchronize() {
   const auto lock = Lock();
+  if (Forbidden("cudaDeviceSynchronize")) return kForbidden;
   return Waited(TheTimeline().RunAll());
 }
 
@@ -163,12 +171,14 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (Forbidden(stream, "cudaStreamSynchronize")) return kForbidden;
   return Waited(TheTimeline().RunUntil(Of(stream)->last));
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
                                 unsigned) {
   const auto lock = Lock();
+  if (Forbidden(stream, "cudaStreamWaitEvent")) return kForbidden;
   if (event->op == nullptr) {
     TheTimeline().Report("a wait for an event never recorded does nothing");
     return cudaSuccess;
@@ -190,6 +200,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const auto lock = Lock();
+  if (Forbidden(stream, "cudaEventRecord")) return kForbidden;
   event->microseconds = std::make_shared<double>();
   event->op = TheTimeline().Add(
       Of(stream),
@@ -200,6 +211,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (Forbidden("cudaEventSynchronize")) return kForbidden;
   return Waited(TheTimeline().RunUntil(event->op));
 }
 
@@ -216,11 +228,13 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin,
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (Forbidden("cudaEventQuery")) return kForbidden;
   return TheTimeline().Poke(event->op) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream) {
   const auto lock = Lock();
+  if (Forbidden(stream, "cudaMallocAsync")) return kForbidden;
   *data = DeviceMemory::Get().Allocate(bytes);
   if (*data == nullptr) return cudaErrorMemoryAllocation;
   TheTimeline().Add(Of(stream),
@@ -230,6 +244,7 @@ cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream) {
 
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
   const auto lock = Lock();
+  if (Forbidden(stream, "cudaFreeAsync")) return kForbidden;
   const Region whole = DeviceMemory::Get().WholeAt(data);
   if (whole.data == nullptr) {
     TheTimeline().Report("cudaFreeAsync of what was not allocated");
@@ -245,6 +260,7 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
 
 cudaError_t cudaMallocHost(void** data, size_t bytes) {
   const auto lock = Lock();
+  if (Forbidden("cudaMallocHost")) return kForbidden;
   *data = std::malloc(bytes);
   Pinned()[static_cast<const char*>(*data)] = bytes;
   return cudaSuccess;
@@ -252,6 +268,7 @@ cudaError_t cudaMallocHost(void** data, size_t bytes) {
 
 cudaError_t cudaFreeHost(void* data) {
   const auto lock = Lock();
+  if (Forbidden("cudaFreeHost")) return kForbidden;
   Pinned().erase(static_cast<const char*>(data));
   std::free(data);
   return cudaSuccess;
@@ -262,6 +279,10 @@ cudaError_t cudaFreeHost(void* data) {
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t stream) {
   const auto lock = Lock();
+  if (kind != cudaMemcpyDeviceToDevice &&
+      Forbidden(stream, "a copy of host memory")) {
+    return kForbidden;
+  }
   Op op = {.name = "copy"};
   if (kind != cudaMemcpyHostToDevice) op.reads.push_back({from, bytes});
   if (kind != cudaMemcpyDeviceToHost) op.writes.push_back({to, bytes});

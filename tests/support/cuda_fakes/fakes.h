@@ -11,6 +11,11 @@
 // cudaFreeAsync, a buffer taken again too early. Kernels run on the simulator;
 // with its access checks their accesses count as well.
 //
+// Work of a captured stream runs when its graph is launched, with the same
+// checks each time. Calls that the runtime refuses in a capture are reported,
+// and those that lorica has no use for there: memory, events, collectives and
+// copies of host memory.
+//
 // Ranks are threads. Collectives are matched over the ranks by kind, count and
 // type; where all threads wait for each other, or nothing happens for long, a
 // report says who waits for whom, and the calls that wait fail.
@@ -76,6 +81,9 @@ int64_t HostWaits();
 // Kernels and products that the calling thread has given to streams since
 // Reset; attention by a library is one.
 int64_t Launches();
+
+// Launches of graphs since Reset.
+int64_t GraphLaunches();
 
 // Bytes allocated now, and how often memory was asked for since Reset.
 size_t BytesAllocated();

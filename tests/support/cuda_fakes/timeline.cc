@@ -66,6 +66,7 @@ void Timeline::Reset(const Settings& settings) {
   streams_.clear();
   reports_.clear();
   collectives_ = 0;
+  graph_launches_ = 0;
   waits_.clear();
   threads_ = 0;
   ++epoch_;
@@ -105,6 +106,14 @@ void Timeline::Progress() {
 
 std::shared_ptr<Op> Timeline::Add(Stream* stream, Op op) {
   const Lock lock(mutex_);
+  if (stream->capture.has_value()) {
+    if (op.after != nullptr || op.meeting != nullptr) {
+      Spoil(&*stream->capture, op.name);
+      if (op.meeting != nullptr) *op.meeting = {};  // It holds its calls.
+    }
+    stream->capture->graph->ops.push_back(std::move(op));
+    return nullptr;
+  }
   auto added = std::make_shared<Op>(std::move(op));
   added->stream = stream;
   added->clock = Current().seen;
@@ -116,6 +125,42 @@ std::shared_ptr<Op> Timeline::Add(Stream* stream, Op op) {
   Progress();
   if (settings_.policy == Policy::kEager) RunAll();
   return added;
+}
+
+void Timeline::Spoil(Capture* capture, const std::string& call) {
+  capture->valid = false;
+  Report(call + " has no place in a stream's capture");
+}
+
+bool Timeline::ForbidsInStream(Stream* stream, const std::string& call) {
+  const Lock lock(mutex_);
+  if (!stream->capture.has_value()) return false;
+  Spoil(&*stream->capture, call);
+  return true;
+}
+
+bool Timeline::Forbids(const std::string& call) {
+  const Lock lock(mutex_);
+  bool forbids = false;
+  for (const auto& stream : streams_) {
+    std::optional<Capture>& capture = stream->capture;
+    if (!capture.has_value() || capture->forbidden == Forbidden::kToNone ||
+        (capture->forbidden == Forbidden::kToThread &&
+         capture->thread != std::this_thread::get_id())) {
+      continue;
+    }
+    Spoil(&*capture, call);
+    forbids = true;
+  }
+  return forbids;
+}
+
+std::shared_ptr<Op> Timeline::Launch(const Graph& graph, Stream* stream) {
+  const Lock lock(mutex_);
+  ++graph_launches_;
+  std::shared_ptr<Op> last;
+  for (const Op& op : graph.ops) last = Add(stream, op);
+  return last;
 }
 
 bool Timeline::Ready(const Op& op) {
@@ -340,6 +385,11 @@ int64_t HostWaits() {
 int64_t Launches() {
   const std::lock_guard lock(Timeline::Get().mutex());
   return Timeline::Get().launches();
+}
+
+int64_t GraphLaunches() {
+  const std::lock_guard lock(Timeline::Get().mutex());
+  return Timeline::Get().graph_launches();
 }
 
 size_t BytesAllocated() { return DeviceMemory::Get().bytes(); }

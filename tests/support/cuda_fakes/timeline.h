@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -67,12 +68,28 @@ struct Op {
   bool done = false;
 };
 
+// What a captured stream was given: copies of these run at each launch.
+struct Graph {
+  std::vector<Op> ops;
+};
+
+// Whose calls that touch the host a capture forbids.
+enum class Forbidden : uint8_t { kToAll, kToThread, kToNone };
+
+struct Capture {
+  std::shared_ptr<Graph> graph;
+  Forbidden forbidden;
+  std::thread::id thread;
+  bool valid = true;
+};
+
 struct Stream {
   size_t lane = 0;
   uint32_t ticks = 0;
   std::deque<std::shared_ptr<Op>> pending;
   std::shared_ptr<Op> last;
   Clock clock;  // Of the last operation that ran.
+  std::optional<Capture> capture;
 };
 
 // One for the process: threads, streams and reports. Every function takes the
@@ -91,7 +108,15 @@ class Timeline {
   void Enter();
 
   Stream* NewStream();
+  // Captured streams keep it for launches of their graph.
   std::shared_ptr<Op> Add(Stream* stream, Op op);
+  // Whether a call has no place in a capture of its stream, or of any stream
+  // that forbids it to the calling thread: reported, and no graph will come of
+  // the capture.
+  bool ForbidsInStream(Stream* stream, const std::string& call);
+  bool Forbids(const std::string& call);
+  std::shared_ptr<Op> Launch(const Graph& graph, Stream* stream);
+  int64_t graph_launches() const { return graph_launches_; }
   // Runs what `op` needs and `op`. False where that cannot be; null is done.
   bool RunUntil(const std::shared_ptr<Op>& op);
   // Runs one operation that `op` needs, if one can run. Whether `op` is done.
@@ -130,6 +155,7 @@ class Timeline {
   static Thread& Current();
   static bool Ready(const Op& op);
   static bool Runnable(const Op& op);
+  void Spoil(Capture* capture, const std::string& call);
   void Collect(const Op* op, std::set<const Stream*>* seen,
                std::vector<std::shared_ptr<Op>>* runnable) const;
   std::vector<std::shared_ptr<Op>> RunnableFor(const Op& op);
@@ -153,6 +179,7 @@ class Timeline {
   uint64_t progress_ = 0;
   double microseconds_ = 0.0;
   int64_t collectives_ = 0;
+  int64_t graph_launches_ = 0;
   bool dead_ = false;
 };
 
