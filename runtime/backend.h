@@ -300,6 +300,8 @@ struct OnQueue<kFunction> {
   }
 };
 
+class Recorder;
+
 // Where a device's arrays lie: what is in the host's memory, such as a mapped
 // file, need not be copied to a device of kHost.
 enum class Memory : uint8_t { kHost, kDevice };
@@ -321,6 +323,8 @@ struct Backend {
   Entry<void(Queue*, void* dst, const void* host, size_t bytes)> copy_in;
   Entry<void(Queue*, void* host, const void* src, size_t bytes)> copy_out;
   Entry<void(Queue*)> synchronize;
+  // See runtime/recording.h; null where the device does not record.
+  Entry<Recorder*(Queue*)> recorder;
 
   Entry<void(Queue*, View y, float value)> fill;
   // y = scale * x, converting between F32 and BF16.

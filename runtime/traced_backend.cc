@@ -48,6 +48,7 @@ Backend TableOver(const Backend& inner) {
       LORICA_TRACED(copy_in),
       LORICA_TRACED(copy_out),
       .synchronize = inner.synchronize,
+      .recorder = inner.recorder,
       LORICA_TRACED(fill),
       LORICA_TRACED(convert),
       LORICA_TRACED(add),

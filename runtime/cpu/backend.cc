@@ -9,6 +9,7 @@
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/queue.h"
 #include "runtime/device.h"
+#include "runtime/recording.h"
 
 namespace lorica {
 namespace {
@@ -43,6 +44,7 @@ constexpr Backend kCpuBackend = {
     .copy_in = CopyIn,
     .copy_out = CopyOut,
     .synchronize = Synchronize,
+    .recorder = NoRecorder,
     .fill = OnQueue<cpu::Fill>::Call,
     .convert = OnQueue<cpu::Convert>::Call,
     .add = OnQueue<cpu::Add>::Call,

@@ -25,6 +25,7 @@ using cuda::Of;
 using cuda::StreamOf;
 
 void* Allocate(Queue* queue, size_t bytes) {
+  cuda::CheckNotCaptured(queue, "a request for memory");
   void* data = nullptr;
   const cudaError_t error = cudaMallocAsync(&data, bytes, StreamOf(queue));
   if (error == cudaErrorMemoryAllocation) {
@@ -40,10 +41,12 @@ void Release(Queue* queue, void* data, size_t) {
 }
 
 void CopyIn(Queue* queue, void* dst, const void* host, size_t bytes) {
+  cuda::CheckNotCaptured(queue, "a copy from the host");
   Of(queue)->ring.CopyIn(dst, host, bytes, StreamOf(queue));
 }
 
 void CopyOut(Queue* queue, void* host, const void* src, size_t bytes) {
+  cuda::CheckNotCaptured(queue, "a copy to the host");
   CUDA_CHECK(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
                              StreamOf(queue)));
 }
@@ -51,6 +54,8 @@ void CopyOut(Queue* queue, void* host, const void* src, size_t bytes) {
 void Synchronize(Queue* queue) {
   CUDA_CHECK(cudaStreamSynchronize(StreamOf(queue)));
 }
+
+Recorder* RecorderOf(Queue* queue) { return &Of(queue)->recorder; }
 
 void SquaredNorm(Queue* queue, View x, double* result) {
   cuda::SquaredNormInto(queue, x, Of(queue)->norm);
@@ -81,6 +86,7 @@ constexpr Backend kCudaBackend = {
     .copy_in = CopyIn,
     .copy_out = CopyOut,
     .synchronize = Synchronize,
+    .recorder = RecorderOf,
     .fill = cuda::Fill,
     .convert = cuda::Convert,
     .add = cuda::Add,

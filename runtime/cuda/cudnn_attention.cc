@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <utility>
@@ -70,6 +71,10 @@ std::string Describe(const SdpaShape& shape) {
                       " records of up to ", shape.longest, " tokens");
 }
 
+int64_t RoundedLongest(int64_t longest) {
+  return RoundedUp(std::max(kLeastTokens, longest));
+}
+
 int64_t Longest(const std::vector<Segment>& records) {
   int64_t longest = 0;
   for (const Segment& s : records) longest = std::max(longest, s.num_queries);
@@ -83,8 +88,6 @@ struct CudnnAttention::Call {
   Call(Direction direction, SumOrder order, const AttentionArgs& args,
        const PerSdpaMatrix<View>& operands);
 
-  // lengths [R], starts [R], then offsets [R + 1] of each matrix.
-  std::vector<int32_t> Numbers() const;
   SdpaArrays Arrays(const int32_t* numbers) const;
   PaddedStats Stats(const int32_t* numbers, float* data) const {
     return {.data = data,
@@ -96,6 +99,7 @@ struct CudnnAttention::Call {
   }
 
   PerSdpaMatrix<View> matrices;
+  ArrayView<Segment> segments;
   std::vector<Segment> records;
   View lse;
   SdpaShape shape;
@@ -105,14 +109,17 @@ struct CudnnAttention::Call {
 CudnnAttention::Call::Call(Direction direction, SumOrder order,
                            const AttentionArgs& args,
                            const PerSdpaMatrix<View>& operands)
-    : matrices(operands), records(RecordsOf(args.segments)), lse(args.lse) {
+    : matrices(operands),
+      segments(args.segments),
+      records(RecordsOf(args.segments)),
+      lse(args.lse) {
   shape = {.direction = direction,
            .order = order,
            .heads = args.q.cols / args.head_dim,
            .kv_heads = args.k.cols / args.head_dim,
            .head_dim = args.head_dim,
            .records = static_cast<int64_t>(std::bit_ceil(records.size())),
-           .longest = RoundedUp(std::max(kLeastTokens, Longest(records))),
+           .longest = RoundedLongest(Longest(records)),
            .scale = args.scale};
   if (direction == Direction::kBackward) {
     shape.tokens = RoundedUp(std::max(args.q.rows, args.k.rows));
@@ -126,7 +133,11 @@ CudnnAttention::Call::Call(Direction direction, SumOrder order,
   }
 }
 
-std::vector<int32_t> CudnnAttention::Call::Numbers() const {
+namespace {
+
+// lengths [R], starts [R], then offsets [R + 1] of each matrix.
+std::vector<int32_t> NumbersOf(const SdpaShape& shape,
+                               const std::vector<Segment>& records) {
   const auto slots = static_cast<size_t>(shape.records);
   std::vector<int32_t> numbers(2 * slots);
   for (size_t i = 0; i < records.size(); ++i) {
@@ -146,6 +157,8 @@ std::vector<int32_t> CudnnAttention::Call::Numbers() const {
   }
   return numbers;
 }
+
+}  // namespace
 
 SdpaArrays CudnnAttention::Call::Arrays(const int32_t* numbers) const {
   SdpaArrays arrays = {.lengths = numbers};
@@ -176,7 +189,11 @@ void CudnnAttention::Choose(AttentionKernels choice) {
                << library.status().message();
 }
 
-SdpaPlan* CudnnAttention::Find(const SdpaShape& shape) {
+int64_t CudnnAttention::LongestOfPlans(int64_t longest) const {
+  return choice_ == AttentionKernels::kOwn ? 0 : RoundedLongest(longest);
+}
+
+std::shared_ptr<SdpaPlan> CudnnAttention::Find(const SdpaShape& shape) {
   auto found = plans_.find(shape);
   if (found == plans_.end()) {
     if (plans_.size() >= kCapacity) {
@@ -200,7 +217,26 @@ SdpaPlan* CudnnAttention::Find(const SdpaShape& shape) {
     found = plans_.emplace(shape, std::move(kept)).first;
   }
   found->second.last_use = ++uses_;
-  return found->second.plan.get();
+  return found->second.plan;
+}
+
+const int32_t* CudnnAttention::Numbers(Queue* queue, const Call& call) {
+  const SdpaShape& shape = call.shape;
+  std::vector<int32_t> numbers = NumbersOf(shape, call.records);
+  if (!IsRecorded(queue)) {
+    return Upload(queue, shape.direction, std::move(numbers));
+  }
+  RecordTable table = {
+      .name = {static_cast<int64_t>(TableKind::kLibrary),
+               static_cast<int64_t>(shape.direction), shape.records},
+      .bytes = numbers.size() * sizeof(int32_t),
+      .fill = [shape](const ArrayView<Segment>& now, void* to) {
+        const std::vector<int32_t> filled = NumbersOf(shape, RecordsOf(now));
+        std::memcpy(to, filled.data(), filled.size() * sizeof(int32_t));
+      }};
+  for (const int64_t stride : shape.row_strides) table.name.push_back(stride);
+  return static_cast<const int32_t*>(
+      RecordedTable(queue, table, call.segments));
 }
 
 // Layers of one step have the same records: what is there need not come again.
@@ -221,10 +257,11 @@ const int32_t* CudnnAttention::Upload(Queue* queue, Direction direction,
 
 bool CudnnAttention::Run(Queue* queue, Call* call) {
   if (!call->taken) return false;
-  SdpaPlan* plan = Find(call->shape);
+  const std::shared_ptr<SdpaPlan> plan = Find(call->shape);
   if (plan == nullptr) return false;
+  if (IsRecorded(queue)) Of(queue)->recording->Keep(plan);
   const SdpaShape& shape = call->shape;
-  const int32_t* numbers = Upload(queue, shape.direction, call->Numbers());
+  const int32_t* numbers = Numbers(queue, *call);
   SdpaArrays arrays = call->Arrays(numbers);
   arrays.stats = static_cast<float*>(ScratchFor(
       queue, ScratchUse::kPaddedStats,

@@ -48,6 +48,10 @@ class CudnnAttention {
   bool Forward(Queue* queue, const AttentionArgs& args);
   bool Backward(Queue* queue, const AttentionBackwardArgs& args);
 
+  // The longest record of the plans that serve records of up to `longest`
+  // tokens; 0 where no library computes.
+  int64_t LongestOfPlans(int64_t longest) const;
+
   // Shapes asked for so far, whether the library has them or not.
   size_t plans() const { return plans_.size(); }
   // Calls that the library has computed.
@@ -56,7 +60,7 @@ class CudnnAttention {
  private:
   struct Call;
   struct Kept {
-    std::unique_ptr<SdpaPlan> plan;  // Null where the library has none.
+    std::shared_ptr<SdpaPlan> plan;  // Null where the library has none.
     uint64_t last_use = 0;
   };
 
@@ -67,7 +71,8 @@ class CudnnAttention {
   };
 
   bool Run(Queue* queue, Call* call);
-  SdpaPlan* Find(const SdpaShape& shape);
+  std::shared_ptr<SdpaPlan> Find(const SdpaShape& shape);
+  const int32_t* Numbers(Queue* queue, const Call& call);
   const int32_t* Upload(Queue* queue, Direction direction,
                         std::vector<int32_t> numbers);
 

@@ -7,6 +7,7 @@ set(LORICA_CUDA_HOST_SOURCES
   matmul.cc
   product_choices.cc
   queue.cc
+  recording.cc
 )
 list(TRANSFORM LORICA_CUDA_HOST_SOURCES PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
 

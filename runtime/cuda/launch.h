@@ -8,6 +8,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 #include "runtime/backend.h"
 
@@ -32,6 +34,21 @@ enum class ScratchUse : uint8_t {
 // Device memory of at least `bytes`, at a multiple of 256, that keeps its
 // contents, in the order of the stream, until the next request of the same use.
 void* ScratchFor(Queue* queue, ScratchUse use, size_t bytes);
+
+// Numbers that kernels read of the segments of a pass.
+struct RecordTable {
+  std::vector<int64_t> name;  // Tables of the same name have the same `fill`.
+  size_t bytes = 0;
+  std::function<void(const ArrayView<Segment>&, void* table)> fill;
+};
+
+// Whether what is enqueued now is part of a recording or of its rehearsal. Else
+// numbers may travel with the kernels' arguments.
+bool IsRecorded(Queue* queue);
+// Where the device has, whenever the work being recorded runs, the table of the
+// segments that it runs with; `segments` are those of a rehearsal.
+const void* RecordedTable(Queue* queue, const RecordTable& table,
+                          const ArrayView<Segment>& segments);
 
 // Fatal unless `error` is cudaSuccess. `kernel` is the function on the host
 // that stands for the kernel that was launched.

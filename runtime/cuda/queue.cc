@@ -21,6 +21,16 @@ void KeepReleasedMemory() {
 
 }  // namespace
 
+ScratchBlock::ScratchBlock(size_t size, cudaStream_t of)
+    : bytes(size), stream(of) {
+  const cudaError_t error = cudaMallocAsync(&data, bytes, stream);
+  CHECK(error == cudaSuccess)
+      << "out of memory: " << bytes << " scratch bytes wanted on the device, "
+      << cudaGetErrorString(error);
+}
+
+ScratchBlock::~ScratchBlock() { CUDA_CHECK(cudaFreeAsync(data, stream)); }
+
 StreamQueue::StreamQueue(StreamPriority priority) {
   KeepReleasedMemory();
   int lowest = 0;
@@ -37,9 +47,7 @@ StreamQueue::StreamQueue(StreamPriority priority) {
 StreamQueue::~StreamQueue() {
   CUDA_CHECK(cudaStreamSynchronize(stream));
   attention = nullptr;
-  for (const ScratchBlock& block : scratch) {
-    if (block.data != nullptr) CUDA_CHECK(cudaFreeAsync(block.data, stream));
-  }
+  for (auto& block : scratch) block = nullptr;
   CUDA_CHECK(cudaFreeAsync(norm, stream));
   CUDA_CHECK(cudaStreamSynchronize(stream));
   CUDA_CHECK(cudaStreamDestroy(stream));
@@ -48,20 +56,19 @@ StreamQueue::~StreamQueue() {
 cudaStream_t StreamOf(Queue* queue) { return Of(queue)->stream; }
 
 void* ScratchFor(Queue* queue, ScratchUse use, size_t bytes) {
-  ScratchBlock& block = Of(queue)->scratch[static_cast<size_t>(use)];
-  if (block.bytes < bytes) {
-    if (block.data != nullptr) {
-      CUDA_CHECK(cudaFreeAsync(block.data, StreamOf(queue)));
-    }
-    block = {};
-    const cudaError_t error =
-        cudaMallocAsync(&block.data, bytes, StreamOf(queue));
-    CHECK(error == cudaSuccess)
-        << "out of memory: " << bytes << " scratch bytes wanted on the device, "
-        << cudaGetErrorString(error);
-    block.bytes = bytes;
+  auto& block = Of(queue)->scratch[static_cast<size_t>(use)];
+  if (block == nullptr || block->bytes < bytes) {
+    CheckNotCaptured(queue, "scratch memory");
+    block = nullptr;
+    block = std::make_shared<ScratchBlock>(bytes, StreamOf(queue));
   }
-  return block.data;
+  return block->data;
+}
+
+void CheckNotCaptured(Queue* queue, const char* what) {
+  const StreamRecording* recording = Of(queue)->recording;
+  CHECK(recording == nullptr || !recording->captures())
+      << what << " in work that is being recorded";
 }
 
 void CheckLaunch(cudaError_t error, const void* kernel) {

@@ -14,13 +14,21 @@
 #include "runtime/cuda/host_ring.h"
 #include "runtime/cuda/launch.h"
 #include "runtime/cuda/matmul.h"
+#include "runtime/cuda/recording.h"
 
 namespace lorica::cuda {
 
-// Memory of the device that grows to the largest request and stays.
+// Memory of the device, given back in the order of the stream. Fatal where
+// there is none left.
 struct ScratchBlock {
+  ScratchBlock(size_t size, cudaStream_t of);
+  ~ScratchBlock();
+  ScratchBlock(const ScratchBlock&) = delete;
+  ScratchBlock& operator=(const ScratchBlock&) = delete;
+
   void* data = nullptr;
-  size_t bytes = 0;
+  size_t bytes;
+  cudaStream_t stream;
 };
 
 // Whose blocks a GPU starts first where several streams have some to start.
@@ -37,16 +45,25 @@ struct StreamQueue : Queue {
   StreamQueue& operator=(const StreamQueue&) = delete;
 
   cudaStream_t stream = nullptr;
-  ScratchBlock scratch[static_cast<size_t>(ScratchUse::kCount)];
+  // Each grows to the largest request and stays; recordings keep what they were
+  // made with.
+  std::shared_ptr<const ScratchBlock>
+      scratch[static_cast<size_t>(ScratchUse::kCount)];
   HostRing ring;
   MatmulPlans matmuls;
   std::unique_ptr<CudnnAttention> attention;
   double* norm = nullptr;  // On the device: a sum on its way to the host.
+  StreamRecorder recorder{this};
+  // That what is enqueued now is of; null: none.
+  StreamRecording* recording = nullptr;
 };
 
 inline StreamQueue* Of(Queue* queue) {
   return static_cast<StreamQueue*>(queue);
 }
+
+// Fatal in work that is being recorded, where `what` would not be done again.
+void CheckNotCaptured(Queue* queue, const char* what);
 
 }  // namespace lorica::cuda
 

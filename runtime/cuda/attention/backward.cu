@@ -1,4 +1,5 @@
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda_target.h"
 #include "runtime/cuda/attention/segments.cuh"
@@ -61,16 +62,18 @@ __global__ void __launch_bounds__(kDotWarps* kWarp)
 }
 
 // A block takes 64 packed rows and walks over the keys they see.
-template <int kD>
+template <int kD, typename Table>
 __global__ void __launch_bounds__(kTileThreads)
     DqKernel(const __grid_constant__ AttentionOperands on,
-             const __grid_constant__ SegmentTable table, TileAccess access) {
+             const __grid_constant__ Table table, TileAccess access) {
   auto* q = reinterpret_cast<bf16*>(DynamicShared());
   bf16* dout = q + kTileElements<kD>;
   bf16* walked = dout + kTileElements<kD>;  // k and v, twice.
+  const SegmentTable& now = table.Now();
+  const int32_t index = now.tiles - 1 - static_cast<int32_t>(blockIdx.x);
+  if (!table.Has(index)) return;
   const Tile tile =
-      FindTile(table, table.tiles - 1 - static_cast<int32_t>(blockIdx.x),
-               static_cast<int32_t>(blockIdx.y), on.group);
+      FindTile(now, index, static_cast<int32_t>(blockIdx.y), on.group);
   const int32_t first_row = tile.index * kTileRows;
   const int32_t rows = min(kTileRows, tile.rows() - first_row);
   const int32_t keys = tile.VisibleKeys(first_row + rows - 1);
@@ -141,15 +144,16 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // A block takes 64 keys and walks over the packed rows that see them. Scores
 // are transposed: a row of the tile is a key, a column a packed row.
-template <int kD>
+template <int kD, typename Table>
 __global__ void __launch_bounds__(kTileThreads)
     DkDvKernel(const __grid_constant__ AttentionOperands on,
-               const __grid_constant__ SegmentTable table, TileAccess access) {
+               const __grid_constant__ Table table, TileAccess access) {
   __shared__ RowTerms terms[2][kStep<kD>];
   auto* k = reinterpret_cast<bf16*>(DynamicShared());
   bf16* v = k + kTileElements<kD>;
   bf16* walked = v + kTileElements<kD>;  // q and dout, twice.
-  const Tile tile = FindTile(table, static_cast<int32_t>(blockIdx.x),
+  if (!table.Has(static_cast<int32_t>(blockIdx.x))) return;
+  const Tile tile = FindTile(table.Now(), static_cast<int32_t>(blockIdx.x),
                              static_cast<int32_t>(blockIdx.y), on.group);
   const int32_t first_key = tile.index * kTileRows;
   const int32_t keys = min(kTileRows, tile.segment.num_keys - first_key);
@@ -245,16 +249,21 @@ void TileBackward(Queue* queue, const AttentionOperands& on,
         .block = dim3(kTileThreads),
         .shared_bytes =
             (2 * kTileElements<kD> + 4 * kStepElements<kD>)*sizeof(bf16)};
-    const auto launch = [&](Side side, auto kernel) {
-      ForSegmentTables(segments, side, on.group, kTileRows,
-                       [&](const SegmentTable& table) {
+    const auto launch = [&](Side side, int64_t rows, const auto& kernel_for) {
+      ForSegmentTables(queue, segments, {side, on.group, kTileRows}, rows,
+                       [&](const auto& table, int64_t tiles) {
                          LaunchShape filled = shape;
-                         filled.grid = GridOf(table, on);
-                         Launch(queue, filled, kernel, on, table, access);
+                         filled.grid = GridOf(tiles, on);
+                         Launch(queue, filled, kernel_for(table), on, table,
+                                access);
                        });
     };
-    launch(Side::kQueries, DqKernel<kD>);
-    launch(Side::kKeys, DkDvKernel<kD>);
+    launch(Side::kQueries, on.q.rows, [](const auto& table) {
+      return DqKernel<kD, std::decay_t<decltype(table)>>;
+    });
+    launch(Side::kKeys, on.k.rows, [](const auto& table) {
+      return DkDvKernel<kD, std::decay_t<decltype(table)>>;
+    });
   });
 }
 

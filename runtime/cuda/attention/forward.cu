@@ -72,18 +72,19 @@ __device__ __forceinline__ void ScaleAndMask(float (&scores)[kTileRows / 8][4],
 // A block takes 64 packed rows and walks over the keys they see. While a tile
 // of keys is multiplied its values arrive, and while those are multiplied the
 // next keys.
-template <int kD>
+template <int kD, typename Table>
 __global__ void __launch_bounds__(kTileThreads)
     ForwardKernel(const __grid_constant__ AttentionOperands on,
-                  const __grid_constant__ SegmentTable table,
-                  TileAccess access) {
+                  const __grid_constant__ Table table, TileAccess access) {
   auto* q = reinterpret_cast<bf16*>(DynamicShared());
   bf16* k = q + kTileElements<kD>;
   bf16* v = k + kTileElements<kD>;
+  const SegmentTable& now = table.Now();
   // The last tiles see most keys and go first.
+  const int32_t index = now.tiles - 1 - static_cast<int32_t>(blockIdx.x);
+  if (!table.Has(index)) return;
   const Tile tile =
-      FindTile(table, table.tiles - 1 - static_cast<int32_t>(blockIdx.x),
-               static_cast<int32_t>(blockIdx.y), on.group);
+      FindTile(now, index, static_cast<int32_t>(blockIdx.y), on.group);
   const int32_t first_row = tile.index * kTileRows;
   const int32_t rows = min(kTileRows, tile.rows() - first_row);
   const int32_t keys = tile.VisibleKeys(first_row + rows - 1);
@@ -159,13 +160,13 @@ void Attention(Queue* queue, const AttentionArgs& args) {
   const TileAccess access = AccessOf(args);
   DispatchHeadDim(args.head_dim, [&]<int kD>() {
     ForSegmentTables(
-        args.segments, Side::kQueries, on.group, kTileRows,
-        [&](const SegmentTable& table) {
+        queue, args.segments, {Side::kQueries, on.group, kTileRows}, on.q.rows,
+        [&]<typename Table>(const Table& table, int64_t tiles) {
           Launch(queue,
-                 {.grid = GridOf(table, on),
+                 {.grid = GridOf(tiles, on),
                   .block = dim3(kTileThreads),
                   .shared_bytes = 3 * kTileElements<kD> * sizeof(bf16)},
-                 ForwardKernel<kD>, on, table, access);
+                 ForwardKernel<kD, Table>, on, table, access);
         });
   });
 }

@@ -1,4 +1,5 @@
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda_target.h"
 #include "runtime/cuda/attention/segments.cuh"
@@ -106,14 +107,15 @@ __device__ void LoadKeys(const AttentionOperands& on, const Tile& tile,
   });
 }
 
-template <int kD>
+template <int kD, typename Table>
 __global__ void __launch_bounds__(kThreads, 4)
     PlainForwardKernel(const __grid_constant__ AttentionOperands on,
-                       const __grid_constant__ SegmentTable table) {
+                       const __grid_constant__ Table table) {
   auto* q = reinterpret_cast<float*>(DynamicShared());
   float* k = q + kElements<kD>;
   float* v = k + kElements<kD>;
-  const Place at = FindPlace(on, table);
+  if (!table.Has(static_cast<int32_t>(blockIdx.x))) return;
+  const Place at = FindPlace(on, table.Now());
   const Tile& tile = at.tile;
   float* weights = v + kElements<kD> + at.mine * kScoreStride;
   const int32_t row = at.first + at.mine;
@@ -160,15 +162,16 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
-template <int kD>
-__global__ void __launch_bounds__(kThreads)
+template <int kD, typename Table>
+__global__ void __launch_bounds__(kThreads, 6)
     PlainDqKernel(const __grid_constant__ AttentionOperands on,
-                  const __grid_constant__ SegmentTable table) {
+                  const __grid_constant__ Table table) {
   auto* q = reinterpret_cast<float*>(DynamicShared());
   float* dout = q + kElements<kD>;
   float* k = dout + kElements<kD>;
   float* v = k + kElements<kD>;
-  const Place at = FindPlace(on, table);
+  if (!table.Has(static_cast<int32_t>(blockIdx.x))) return;
+  const Place at = FindPlace(on, table.Now());
   const Tile& tile = at.tile;
   float* dscores = v + kElements<kD> + at.mine * kScoreStride;
   const int32_t row = at.first + at.mine;
@@ -203,15 +206,16 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // As above with a quad for each key.
-template <int kD>
+template <int kD, typename Table>
 __global__ void __launch_bounds__(kThreads)
     PlainDkDvKernel(const __grid_constant__ AttentionOperands on,
-                    const __grid_constant__ SegmentTable table) {
+                    const __grid_constant__ Table table) {
   auto* k = reinterpret_cast<float*>(DynamicShared());
   float* v = k + kElements<kD>;
   float* q = v + kElements<kD>;
   float* dout = q + kElements<kD>;
-  const Place at = FindPlace(on, table);
+  if (!table.Has(static_cast<int32_t>(blockIdx.x))) return;
+  const Place at = FindPlace(on, table.Now());
   const Tile& tile = at.tile;
   float* weights = dout + kElements<kD> + at.mine * kScoreStride;
   float* dscores = weights + kSide * kScoreStride;
@@ -258,17 +262,19 @@ constexpr size_t SharedBytes(int tiles, int scores) {
          sizeof(float);
 }
 
-template <typename Kernel>
+// `kernel_for` names the kernel for a type of table.
+template <typename KernelFor>
 void LaunchPlain(Queue* queue, const AttentionOperands& on,
                  const ArrayView<Segment>& segments, Side side,
-                 size_t shared_bytes, Kernel kernel) {
-  ForSegmentTables(segments, side, on.group, kSide,
-                   [&](const SegmentTable& table) {
+                 size_t shared_bytes, const KernelFor& kernel_for) {
+  const int64_t rows = side == Side::kQueries ? on.q.rows : on.k.rows;
+  ForSegmentTables(queue, segments, {side, on.group, kSide}, rows,
+                   [&](const auto& table, int64_t tiles) {
                      Launch(queue,
-                            {.grid = GridOf(table, on),
+                            {.grid = GridOf(tiles, on),
                              .block = dim3(kThreads),
                              .shared_bytes = shared_bytes},
-                            kernel, on, table);
+                            kernel_for(table), on, table);
                    });
 }
 
@@ -287,7 +293,9 @@ void DispatchWidth(int64_t head_dim, const Body& body) {
 void PlainAttention(Queue* queue, const AttentionArgs& args) {
   DispatchWidth(args.head_dim, [&]<int kD>() {
     LaunchPlain(queue, OperandsOf(args), args.segments, Side::kQueries,
-                SharedBytes<kD>(3, 1), PlainForwardKernel<kD>);
+                SharedBytes<kD>(3, 1), [](const auto& table) {
+                  return PlainForwardKernel<kD, std::decay_t<decltype(table)>>;
+                });
   });
 }
 
@@ -295,9 +303,13 @@ void PlainAttentionBackward(Queue* queue, const AttentionOperands& on,
                             const ArrayView<Segment>& segments) {
   DispatchWidth(on.head_dim, [&]<int kD>() {
     LaunchPlain(queue, on, segments, Side::kQueries, SharedBytes<kD>(4, 1),
-                PlainDqKernel<kD>);
+                [](const auto& table) {
+                  return PlainDqKernel<kD, std::decay_t<decltype(table)>>;
+                });
     LaunchPlain(queue, on, segments, Side::kKeys, SharedBytes<kD>(4, 2),
-                PlainDkDvKernel<kD>);
+                [](const auto& table) {
+                  return PlainDkDvKernel<kD, std::decay_t<decltype(table)>>;
+                });
   });
 }
 

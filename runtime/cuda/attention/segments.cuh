@@ -6,7 +6,9 @@
 #ifndef LORICA_RUNTIME_CUDA_ATTENTION_SEGMENTS_CUH_
 #define LORICA_RUNTIME_CUDA_ATTENTION_SEGMENTS_CUH_
 
+#include <bit>
 #include <cstdint>
+#include <cstring>
 
 #include "cuda_target.h"
 #include "runtime/backend.h"
@@ -26,11 +28,23 @@ struct TiledSegment {
 // The segments of one launch. They travel with the kernel's arguments, so that
 // nothing is copied to the device for them.
 struct SegmentTable {
-  static constexpr int32_t kMaxSegments = 64;
-
   int32_t count = 0;
   int32_t tiles = 0;  // Of all of them.
-  TiledSegment segments[kMaxSegments];
+  TiledSegment segments[kMaxTableSegments];
+
+  constexpr const SegmentTable& Now() const { return *this; }
+  constexpr bool Has(int32_t) const { return true; }
+};
+
+// Where they are instead, if they change from run to run of recorded work. A
+// grid then has blocks for the most tiles there can be.
+struct RecordedSegmentTable {
+  const SegmentTable* there;  // On the device.
+
+  constexpr const SegmentTable& Now() const { return *there; }
+  constexpr bool Has(int32_t tile) const {
+    return 0 <= tile && tile < there->tiles;
+  }
 };
 
 // What the attention kernels work on; absent where a kernel has no use for it.
@@ -102,11 +116,19 @@ __device__ __forceinline__ Tile FindTile(const SegmentTable& table,
   return {segment, index - segment.first_tile, kv_head, group};
 }
 
-// Calls body(table) for the segments, cut in tiles of `tile` packed rows or
-// keys, as many at a time as a table holds.
+// How a kernel cuts the rows of an attention in tiles: of `tile` packed rows or
+// keys.
+struct Tiling {
+  Side side;
+  int64_t group;
+  int64_t tile;
+};
+
+// Calls body(table) for the segments, as many at a time as a table holds.
 template <typename Body>
-void ForSegmentTables(const ArrayView<Segment>& segments, Side side,
-                      int64_t group, int64_t tile, const Body& body) {
+void ForSegmentTables(const ArrayView<Segment>& segments, const Tiling& tiling,
+                      const Body& body) {
+  const auto& [side, group, tile] = tiling;
   SegmentTable table;
   for (const Segment& s : segments) {
     const int64_t extent =
@@ -117,12 +139,43 @@ void ForSegmentTables(const ArrayView<Segment>& segments, Side side,
         static_cast<int32_t>(s.num_queries), static_cast<int32_t>(s.first_key),
         static_cast<int32_t>(s.num_keys), table.tiles};
     table.tiles += static_cast<int32_t>((extent + tile - 1) / tile);
-    if (++table.count == SegmentTable::kMaxSegments) {
+    if (++table.count == kMaxTableSegments) {
       body(table);
       table = {};
     }
   }
   if (table.count > 0) body(table);
+}
+
+// Calls body(table, tiles) for the queue's next launches, of so many tiles for
+// each key/value head. In recorded work there is one, and as many tiles as
+// `rows` queries or keys can have in any segments of their number, rounded up
+// to a power of two.
+template <typename Body>
+void ForSegmentTables(Queue* queue, const ArrayView<Segment>& segments,
+                      const Tiling& tiling, int64_t rows, const Body& body) {
+  if (!IsRecorded(queue)) {
+    return ForSegmentTables(segments, tiling, [&](const SegmentTable& table) {
+      body(table, table.tiles);
+    });
+  }
+  const RecordTable recorded = {
+      .name = {static_cast<int64_t>(TableKind::kTiles),
+               static_cast<int64_t>(tiling.side), tiling.group, tiling.tile},
+      .bytes = sizeof(SegmentTable),
+      .fill = [tiling](const ArrayView<Segment>& now, void* to) {
+        SegmentTable filled = {};
+        ForSegmentTables(now, tiling,
+                         [&](const SegmentTable& table) { filled = table; });
+        std::memcpy(to, &filled, sizeof(filled));
+      }};
+  const int64_t packed =
+      tiling.side == Side::kQueries ? rows * tiling.group : rows;
+  const auto most =
+      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(segments.size)));
+  body(RecordedSegmentTable{static_cast<const SegmentTable*>(
+           RecordedTable(queue, recorded, segments))},
+       packed / tiling.tile + most);
 }
 
 inline AttentionOperands OperandsOf(const AttentionArgs& args) {
@@ -136,9 +189,9 @@ inline AttentionOperands OperandsOf(const AttentionArgs& args) {
           .scale = args.scale};
 }
 
-// A grid of the table's tiles for each key/value head.
-inline dim3 GridOf(const SegmentTable& table, const AttentionOperands& on) {
-  return dim3(static_cast<unsigned>(table.tiles),
+// A grid of so many tiles for each key/value head.
+inline dim3 GridOf(int64_t tiles, const AttentionOperands& on) {
+  return dim3(static_cast<unsigned>(tiles),
               static_cast<unsigned>(on.k.cols / on.head_dim));
 }
 

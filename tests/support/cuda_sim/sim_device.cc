@@ -10,6 +10,7 @@
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/launch.h"
 #include "runtime/dtype.h"
+#include "runtime/recording.h"
 #include "tests/support/cuda_sim/simulator.h"
 
 namespace lorica {
@@ -46,6 +47,13 @@ cudaStream_t StreamOf(Queue*) { return nullptr; }
 
 void* ScratchFor(Queue* queue, ScratchUse use, size_t bytes) {
   return reinterpret_cast<SimQueue*>(queue)->Scratch(use, bytes);
+}
+
+bool IsRecorded(Queue*) { return false; }
+
+const void* RecordedTable(Queue*, const RecordTable&,
+                          const ArrayView<Segment>&) {
+  LOG(FATAL) << "nothing is recorded";
 }
 
 void CheckLaunch(cudaError_t error, const void*) {
@@ -132,6 +140,7 @@ constexpr Backend kSimBackend = {
     .copy_in = CopyIn,
     .copy_out = CopyOut,
     .synchronize = Synchronize,
+    .recorder = NoRecorder,
     .fill = cuda::Fill,
     .convert = cuda::Convert,
     .add = cuda::Add,

@@ -1,0 +1,105 @@
+#include "runtime/cuda/recording.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "runtime/cuda/attention/uncovered.h"
+#include "runtime/cuda/check.h"
+#include "runtime/cuda/queue.h"
+
+namespace lorica::cuda {
+namespace {
+
+// Of one recording; each table is a few kilobytes, and all layers share it.
+constexpr size_t kTableBytes = size_t{64} << 10;
+constexpr size_t kTableUnit = 256;
+
+}  // namespace
+
+StreamRecording::StreamRecording(StreamQueue* queue) : queue_(queue) {
+  void* data = nullptr;
+  CUDA_CHECK(cudaMallocAsync(&data, kTableBytes, queue->stream));
+  tables_on_device_ = static_cast<char*>(data);
+}
+
+StreamRecording::~StreamRecording() {
+  CUDA_CHECK(cudaStreamSynchronize(queue_->stream));
+  if (graph_ != nullptr) CUDA_CHECK(cudaGraphExecDestroy(graph_));
+  CUDA_CHECK(cudaFreeAsync(tables_on_device_, queue_->stream));
+}
+
+// Other threads may go on asking about events of other streams.
+void StreamRecording::Begin(Phase phase) {
+  CHECK(queue_->recording == nullptr && graph_ == nullptr);
+  queue_->recording = this;
+  if (phase == Phase::kRehearsal) return;
+  captures_ = true;
+  CUDA_CHECK(
+      cudaStreamBeginCapture(queue_->stream, cudaStreamCaptureModeThreadLocal));
+}
+
+void StreamRecording::End() {
+  CHECK(queue_->recording == this);
+  queue_->recording = nullptr;
+  if (!captures_) return;
+  captures_ = false;
+  cudaGraph_t captured = nullptr;
+  CUDA_CHECK(cudaStreamEndCapture(queue_->stream, &captured));
+  CUDA_CHECK(cudaGraphInstantiate(&graph_, captured, 0));
+  CUDA_CHECK(cudaGraphDestroy(captured));
+  for (const auto& block : queue_->scratch) Keep(block);
+}
+
+void StreamRecording::Replay(const ArrayView<Segment>& segments) {
+  CHECK(graph_ != nullptr) << "nothing is recorded";
+  std::vector<char> image(table_bytes_);
+  for (const auto& [name, at] : tables_) {
+    at.table.fill(segments, image.data() + at.begin);
+  }
+  queue_->ring.CopyIn(tables_on_device_, image.data(), image.size(),
+                      queue_->stream);
+  CUDA_CHECK(cudaGraphLaunch(graph_, queue_->stream));
+}
+
+const void* StreamRecording::Find(const RecordTable& table,
+                                  const ArrayView<Segment>& segments) {
+  const auto found = tables_.find(table.name);
+  if (found != tables_.end()) return tables_on_device_ + found->second.begin;
+  const size_t begin = table_bytes_;
+  table_bytes_ += (table.bytes + kTableUnit - 1) / kTableUnit * kTableUnit;
+  CHECK_LE(table_bytes_, kTableBytes) << "tables of segments";
+  tables_.emplace(table.name, Table{begin, table});
+  char* const place = tables_on_device_ + begin;
+  // What is recorded finds it there when it runs.
+  if (!captures_) {
+    std::vector<char> image(table.bytes);
+    table.fill(segments, image.data());
+    queue_->ring.CopyIn(place, image.data(), image.size(), queue_->stream);
+  }
+  return place;
+}
+
+std::unique_ptr<Recording> StreamRecorder::New() {
+  return std::make_unique<StreamRecording>(queue_);
+}
+
+std::vector<int64_t> StreamRecorder::Fixed(
+    const ArrayView<Segment>& segments) const {
+  if (segments.size > kMaxTableSegments) return {};
+  int64_t longest = 0;
+  for (const Segment& s : segments) {
+    longest = std::max(longest, s.num_queries);
+  }
+  const auto count = static_cast<uint64_t>(segments.size);
+  return {static_cast<int64_t>(std::bit_ceil(count)),
+          queue_->attention->LongestOfPlans(longest)};
+}
+
+bool IsRecorded(Queue* queue) { return Of(queue)->recording != nullptr; }
+
+const void* RecordedTable(Queue* queue, const RecordTable& table,
+                          const ArrayView<Segment>& segments) {
+  return Of(queue)->recording->Find(table, segments);
+}
+
+}  // namespace lorica::cuda
