@@ -260,6 +260,7 @@ RunConfig FromProto(const proto::RunConfig& config) {
       .threads = config.threads(),
       .recompute = FromProto(config.recompute()),
       .product_choices = config.product_choices(),
+      .pass_graphs = config.pass_graphs(),
   };
 }
 

@@ -115,8 +115,33 @@ absl::Status Check(const CheckpointOptions& checkpoint) {
   return Given("checkpoint.resume", checkpoint.resume, "AUTO");
 }
 
+// What cannot be part of a graph.
+absl::Status CheckPassGraphs(const RunConfig& run) {
+  if (run.pass_graphs == 0) return absl::OkStatus();
+  const auto refuse = [&](absl::string_view why) {
+    return Invalid("pass_graphs", absl::StrCat("is ", run.pass_graphs, ", but ",
+                                               why, ", or pass_graphs to 0"));
+  };
+  if (run.device == DeviceKind::kCpu) {
+    return refuse("device is CPU, which has no graphs; set device to CUDA");
+  }
+  if (run.mesh.tensor > 1) {
+    return refuse(absl::StrCat("mesh.tensor is ", run.mesh.tensor,
+                               ", and a graph has no collectives; set "
+                               "mesh.tensor to 1"));
+  }
+  if (run.mesh.gradient_bucket_bytes > 0) {
+    return refuse(absl::StrCat("mesh.gradient_bucket_bytes is ",
+                               run.mesh.gradient_bucket_bytes,
+                               ", and a graph has no collectives; set "
+                               "mesh.gradient_bucket_bytes to 0"));
+  }
+  return absl::OkStatus();
+}
+
 // What two fields must be to each other.
 absl::Status CheckTogether(const RunConfig& run) {
+  LORICA_RETURN_IF_ERROR(CheckPassGraphs(run));
   const int64_t rows = run.train.micro_batch * run.mesh.data;
   if (run.train.global_batch % rows != 0) {
     return Invalid(
@@ -162,6 +187,8 @@ absl::Status RunConfig::Validate() const {
   LORICA_RETURN_IF_ERROR(AtLeast("report.trace_steps", report.trace_steps, 1));
   LORICA_RETURN_IF_ERROR(AtLeast("threads", threads, 0));
   LORICA_RETURN_IF_ERROR(AtMost("threads", threads, 4096));
+  LORICA_RETURN_IF_ERROR(AtLeast("pass_graphs", pass_graphs, 0));
+  LORICA_RETURN_IF_ERROR(AtMost("pass_graphs", pass_graphs, 4096));
   return CheckTogether(*this);
 }
 

@@ -102,6 +102,7 @@ struct RunConfig {
   int threads = 0;  // Of each rank; 0: the host's cores divided by its ranks.
   Recompute recompute = Recompute::kCheap;
   std::string product_choices;  // A file; empty: nothing is measured.
+  int pass_graphs = 0;          // Kept at most; 0: none are made.
 
   // Whether each value is possible by itself and beside the others. Messages
   // name field, value and what to change.

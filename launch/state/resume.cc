@@ -34,6 +34,7 @@ constexpr absl::string_view kFree[] = {"train.steps",
                                        "device",
                                        "threads",
                                        "recompute",
+                                       "pass_graphs",
                                        "product_choices"};
 
 bool IsFree(absl::string_view field) {

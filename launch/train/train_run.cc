@@ -62,6 +62,7 @@ class Run {
   absl::Status OpenFiles();
   void Describe();
   void DescribeResumption();
+  void DescribePasses(const PassRecordings::Counts& counts);
   // Hands a line of measurements to whatever keeps them. What cannot be
   // written, a full disk say, is told once and must not cost the training.
   template <typename Metrics>
@@ -162,6 +163,13 @@ void Run::Describe() {
   DescribeResumption();
 }
 
+void Run::DescribePasses(const PassRecordings::Counts& counts) {
+  if (config_.pass_graphs == 0 || !progress_.has_value()) return;
+  progress_->Say(absl::StrFormat(
+      "rank 0 replayed %d of %d passes, from %d recorded graphs",
+      counts.replayed, counts.passes, counts.recorded));
+}
+
 absl::Status Run::Train() {
   Describe();
   const StopSignals signals;
@@ -195,6 +203,7 @@ absl::Status Run::Train() {
        .on_anomaly = always_ok([&](const std::string& what) {
          if (session_.leads()) progress_->Say(what);
        })});
+  DescribePasses(trainer.recorded_passes());
   const absl::Status saved = FinishSaves();
   return trained.ok() ? saved : trained;
 }
@@ -299,10 +308,27 @@ void Run::Validate(int64_t step) {
 
 }  // namespace
 
+namespace {
+
+// All ranks have a device of the same kind.
+absl::Status CheckRecords(const RunConfig& config, const Device& device) {
+  if (config.pass_graphs == 0 ||
+      device.backend().recorder(device.queue()) != nullptr) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("pass_graphs is ", config.pass_graphs,
+                   ", but no rank has a GPU and CPUs have no graphs; set "
+                   "pass_graphs to 0"));
+}
+
+}  // namespace
+
 absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   const TimeLimit::Clock::time_point start = TimeLimit::Clock::now();
   const RunConfig& config = loaded.run;
   Communicator& world = session.mesh().world();
+  LORICA_RETURN_IF_ERROR(CheckRecords(config, *session.device()));
   LORICA_ASSIGN_OR_RETURN(
       const BaseModel base,
       Of("model.path", OpenBaseModel(config.model.path, session)));

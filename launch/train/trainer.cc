@@ -99,6 +99,10 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
                       config.mesh.gradient_bucket_bytes, &bucket_of_layer_)),
       position_(std::move(position)) {
   sync_.TakeSumMemory(session.device());
+  if (config.pass_graphs > 0) {
+    recordings_.emplace(gpt, *adapter, config.recompute, session.device(),
+                        config.pass_graphs);
+  }
 }
 
 absl::Status Trainer::Run(const TrainerEvents& events) {
@@ -279,9 +283,14 @@ std::vector<RowLosses> Trainer::MicroBatch(const TokenBatch& batch,
   std::vector<RowLosses> losses;
   const std::vector<RecordRange> passes = CutIntoPasses(batch, kPassTokens);
   for (size_t i = 0; i < passes.size(); ++i) {
-    const Pass pass =
-        MakeTrainingPass(session_.device(), batch, passes[i], gpt_.selection(),
-                         static_cast<uint64_t>(config_.train.seed));
+    const TrainingRows rows =
+        CollectTrainingRows(batch, passes[i], gpt_.selection(),
+                            static_cast<uint64_t>(config_.train.seed));
+    if (recordings_) {
+      losses.push_back(recordings_->Train(rows, grad_scale));
+      continue;
+    }
+    const Pass pass = MakeTrainingPass(session_.device(), rows);
     // Only after its last pass is a layer's gradient complete.
     const bool last = i + 1 == passes.size();
     losses.push_back(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_,

@@ -15,6 +15,7 @@
 #include "launch/train/position.h"
 #include "model/adapter.h"
 #include "model/gpt.h"
+#include "model/pass_recordings.h"
 #include "model/token_batch.h"
 #include "parallel/grad_sync.h"
 
@@ -49,7 +50,8 @@ struct TrainerEvents {
 // the same adapter; one that does not is fatal.
 class Trainer {
  public:
-  // The arguments must outlive the trainer. `targets` says how many of the
+  // The arguments must outlive the trainer; the device records passes if the
+  // config wants it. `targets` says how many of the
   // rows' tokens carry a loss; every rank knows it of every row. The adapter
   // and its moments are those of `position`.
   Trainer(const RunConfig& config, const Session& session, const Gpt& gpt,
@@ -61,6 +63,11 @@ class Trainer {
   // anomaly that train.on_anomaly makes one, with its step; what an event
   // returns.
   absl::Status Run(const TrainerEvents& events);
+
+  // Of this rank; none where pass_graphs is 0.
+  PassRecordings::Counts recorded_passes() const {
+    return recordings_ ? recordings_->counts() : PassRecordings::Counts();
+  }
 
  private:
   // The adapter of a position, to roll back to.
@@ -104,6 +111,7 @@ class Trainer {
   GradSync sync_;
   TrainingPosition position_;
   std::optional<Backup> backup_;  // Where train.on_anomaly rolls back.
+  std::optional<PassRecordings> recordings_;
 };
 
 // The losses of a batch's tokens under an adapter (null: the base model), 0

@@ -23,6 +23,10 @@ class RowLosses {
   // Statistics [3, rows], as ops::LogitStats', of some rows over the whole
   // vocabulary: to be assigned.
   Tensor StatsOf(const Range& rows) { return stats_.Cols(rows); }
+  // All rows of `other`, which has as many.
+  void CopyFrom(const RowLosses& other) {
+    ops::ConvertInto(other.stats_, 1.0f, &stats_);
+  }
   // By row; 0 where its target is negative. Once all rows have statistics;
   // waits for the device.
   std::vector<double> Read() const;

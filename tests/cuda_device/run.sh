@@ -25,5 +25,12 @@ for ranks in 1 "$gpus"; do
     --set "train.global_batch=$((4 * ranks))" \
     --set "checkpoint.directory=runs/gpu_$ranks"
   tail -n 1 "runs/gpu_$ranks/metrics.jsonl"
+  echo "== the same with passes as graphs"
+  mpirun -n "$ranks" --oversubscribe build/cuda/lorica train \
+    --config configs/quickstart.textproto --set device=CUDA \
+    --set mesh.tensor=1 --set "mesh.data=$ranks" \
+    --set "train.global_batch=$((4 * ranks))" --set pass_graphs=64 \
+    --set "checkpoint.directory=runs/gpu_graphs_$ranks"
+  tail -n 1 "runs/gpu_graphs_$ranks/metrics.jsonl"
   if [[ $gpus -eq 1 ]]; then break; fi
 done

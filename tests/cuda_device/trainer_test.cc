@@ -32,6 +32,25 @@ TEST_F(GpuTrainerTest, TenStepsFollowTheCpuOnFourGpus) {
   Follow({.data = 2, .tensor = 2, .tensor_sequence = true});
 }
 
+// To the last bit only as far as the library multiplies by equal algorithms at
+// the two runs' addresses.
+TEST_F(GpuTrainerTest, PassesOfGraphsFollowTheCpu) {
+  SkipWithoutGpus(1);
+  if (IsSkipped()) return;
+  RunConfig f32 = GoldenRun({}, DType::kF32);
+  const Curve cpu = TrainGoldenOnCpu(f32);
+  f32.pass_graphs = 8;
+  const Curve gpu = TrainGolden(OpenGpu, f32);
+  EXPECT_LT(Distance(gpu, cpu), kCurveBound);
+  EXPECT_GT(gpu.passes.replayed, 10);
+  RunConfig bf16 = GoldenRun({}, DType::kBF16);
+  const Curve plain = TrainGolden(OpenGpu, bf16);
+  bf16.pass_graphs = 8;
+  const Curve replayed = TrainGolden(OpenGpu, bf16);
+  EXPECT_LT(Distance(replayed, cpu), 2.0 * Distance(plain, cpu));
+  EXPECT_GT(replayed.passes.replayed, 10);
+}
+
 TEST_F(GpuTrainerTest, DataRanksChangeNoBit) {
   SkipWithoutGpus(2);
   if (IsSkipped()) return;

@@ -117,6 +117,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"Missing", {"model.path=/nonexistent.gguf"}, "/nonexistent"},
         BadInput{"TruncatedGguf", {"model.path=DIR/short.gguf"}, "short.gguf"},
         BadInput{"NoCudaHere", {"device=CUDA"}, "built without CUDA"},
+        BadInput{"NoGraphsHere", {"pass_graphs=4"}, "pass_graphs is 4"},
         BadInput{"NoiseGguf", {"model.path=DIR/noise.gguf"}, "noise.gguf"},
         BadInput{"TruncatedSafetensors",
                  {"model.path=DIR/cut_weights"},

@@ -60,6 +60,7 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
         return absl::OkStatus();
       }});
   EXPECT_TRUE(status.ok()) << status.message();
+  curve.passes = trainer.recorded_passes();
   return curve;
 }
 

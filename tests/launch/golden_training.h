@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/config/run_config.h"
+#include "model/pass_recordings.h"
 #include "parallel/mesh.h"
 #include "runtime/device.h"
 
@@ -22,6 +23,7 @@ inline constexpr double kCurveBound = 1e-4;
 struct Curve {
   std::vector<double> losses;
   std::vector<double> grad_norms;
+  PassRecordings::Counts passes;  // Of a rank; where they are recorded.
 };
 
 // Whether the frozen weights are loaded for the adapter or for none.

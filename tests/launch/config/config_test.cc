@@ -290,7 +290,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"trian.steps=1",
                  "--set trian.steps=1: the config has no field \"trian\"; it "
                  "has model, adapter, data, train, mesh, checkpoint, report, "
-                 "device, threads, recompute, product_choices"},
+                 "device, threads, recompute, product_choices, "
+                 "pass_graphs"},
         BadValue{"mesh=2",
                  "--set mesh=2: mesh is a group of fields: data, tensor, "
                  "tensor_sequence, timeout_seconds, deterministic, "
@@ -312,6 +313,22 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"model.dtype=F16",
                  "--set model.dtype=F16: expected one of BF16, F32, not "
                  "\"F16\""}));
+
+TEST(ConfigTest, GraphsAreRefusedBesideWhatTheyCannotHold) {
+  EXPECT_EQ(ErrorOf(kLeast, {"pass_graphs=-1"}),
+            "run.textproto: pass_graphs is -1; it must be at least 0");
+  EXPECT_EQ(ErrorOf(kLeast, {"pass_graphs=8", "device=CPU"}),
+            "run.textproto: pass_graphs is 8, but device is CPU, which has no "
+            "graphs; set device to CUDA, or pass_graphs to 0");
+  EXPECT_EQ(ErrorOf(kLeast, {"pass_graphs=8", "mesh.tensor=2"}),
+            "run.textproto: pass_graphs is 8, but mesh.tensor is 2, and a "
+            "graph has no collectives; set mesh.tensor to 1, or pass_graphs "
+            "to 0");
+  EXPECT_EQ(ErrorOf(kLeast, {"pass_graphs=8", "mesh.gradient_bucket_bytes=1"}),
+            "run.textproto: pass_graphs is 8, but mesh.gradient_bucket_bytes "
+            "is 1, and a graph has no collectives; set "
+            "mesh.gradient_bucket_bytes to 0, or pass_graphs to 0");
+}
 
 TEST(ConfigTest, AllLinearStandsAlone) {
   EXPECT_EQ(

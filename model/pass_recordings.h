@@ -1,0 +1,72 @@
+// Training passes that the device does again with one call, for models so small
+// that giving it a pass op by op takes longer than computing it.
+#ifndef LORICA_MODEL_PASS_RECORDINGS_H_
+#define LORICA_MODEL_PASS_RECORDINGS_H_
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "model/adapter.h"
+#include "model/gpt.h"
+#include "model/pass.h"
+#include "model/recompute.h"
+#include "runtime/allocator.h"
+#include "runtime/recording.h"
+
+namespace lorica {
+
+// Recordings of forward and backward passes over one model and adapter. A pass
+// is recorded the second time that one of its shape comes: of as many tokens,
+// rows that go on and segments, rounded up as the device has it. What else
+// differs from pass to pass lies in memory of the recording, and is put there
+// before a replay: tokens, positions, targets, row numbers, bounds of records
+// and the gradient's scale. Activations of all shapes share one memory.
+//
+// The results are those of Gpt::Train, bit for bit: of the same work in the
+// same order.
+class PassRecordings {
+ public:
+  // Recordings of the `capacity` shapes that were used last are kept. Device
+  // and tensor group of the model are one rank's alone, and the device records
+  // (its Backend::recorder is not null). The arguments must outlive this.
+  PassRecordings(const Gpt& gpt, const Adapter& adapter, Recompute recompute,
+                 Device* device, int64_t capacity);
+  ~PassRecordings();
+  PassRecordings(const PassRecordings&) = delete;
+  PassRecordings& operator=(const PassRecordings&) = delete;
+
+  // As Gpt::Train.
+  RowLosses Train(const TrainingRows& rows, float grad_scale);
+
+  // Passes so far: all, those replayed, and how often one was recorded.
+  struct Counts {
+    int64_t passes = 0;
+    int64_t replayed = 0;
+    int64_t recorded = 0;
+  };
+  const Counts& counts() const { return counts_; }
+
+ private:
+  struct Recorded;
+
+  RowLosses TrainOnce(const TrainingRows& rows, float grad_scale);
+  // Forward and backward; the memory of activations is free afterwards.
+  void Run(const Pass& pass, float grad_scale, RowLosses* losses);
+  Recorded& Find(const std::vector<int64_t>& shape, const TrainingRows& rows);
+
+  const Gpt& gpt_;
+  const Adapter& adapter_;
+  Recompute recompute_;
+  Device* device_;
+  Recorder* recorder_;
+  size_t capacity_;
+  Allocator activations_;
+  std::list<Recorded> recorded_;  // The latest first.
+  Counts counts_;
+};
+
+}  // namespace lorica
+
+#endif  // LORICA_MODEL_PASS_RECORDINGS_H_
