@@ -306,10 +306,6 @@ void Run::Validate(int64_t step) {
   Record(metrics);
 }
 
-}  // namespace
-
-namespace {
-
 // All ranks have a device of the same kind.
 absl::Status CheckRecords(const RunConfig& config, const Device& device) {
   if (config.pass_graphs == 0 ||

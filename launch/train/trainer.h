@@ -51,9 +51,9 @@ struct TrainerEvents {
 class Trainer {
  public:
   // The arguments must outlive the trainer; the device records passes if the
-  // config wants it. `targets` says how many of the
-  // rows' tokens carry a loss; every rank knows it of every row. The adapter
-  // and its moments are those of `position`.
+  // config wants it. `targets` says how many of the rows' tokens carry a loss;
+  // every rank knows it of every row. The adapter and its moments are those of
+  // `position`.
   Trainer(const RunConfig& config, const Session& session, const Gpt& gpt,
           Adapter* adapter, RowSource rows,
           std::function<int64_t(int64_t first, int64_t count)> targets,

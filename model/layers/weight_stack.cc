@@ -7,19 +7,17 @@ namespace lorica {
 WeightStack::WeightStack(Device* device, DType dtype,
                          absl::Span<const int64_t> outputs, int64_t inputs,
                          int64_t ranks)
-    : inputs_(inputs), ranks_(ranks) {
+    : ranks_(ranks) {
   int64_t rows = 0;
   for (const int64_t n : outputs) {
     rows_.push_back({rows, rows + n});
     rows += n;
   }
-  const Tensor weights =
-      Tensor::WithRoom(device, {rows + ranks, inputs}, dtype, ranks);
-  whole_ = weights;
+  whole_ = Tensor::WithRoom(device, {rows + ranks, inputs}, dtype, ranks);
   if (ranks == 0) return;
-  Tensor border = weights.Spare(ranks);
+  Tensor border = whole_.Spare(ranks);
   ops::Fill(0.0f, &border);
-  Tensor factors = weights.Rows({rows, rows + ranks});
+  Tensor factors = a();
   ops::Fill(0.0f, &factors);
 }
 

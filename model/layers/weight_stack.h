@@ -35,7 +35,6 @@ class WeightStack {
  private:
   Tensor whole_;             // [O + S, I], B in the room beside it.
   std::vector<Range> rows_;  // Of each part.
-  int64_t inputs_;
   int64_t ranks_;
 };
 

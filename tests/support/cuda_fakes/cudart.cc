@@ -18,6 +18,7 @@
 namespace {
 
 using lorica::cuda_fakes::DeviceMemory;
+using lorica::cuda_fakes::Lock;
 using lorica::cuda_fakes::Op;
 using lorica::cuda_fakes::Region;
 using lorica::cuda_fakes::Stream;
@@ -25,10 +26,6 @@ using lorica::cuda_fakes::Timeline;
 namespace cuda_sim = lorica::cuda_sim;
 
 Timeline& TheTimeline() { return Timeline::Get(); }
-
-std::unique_lock<std::recursive_mutex> Lock() {
-  return std::unique_lock(TheTimeline().mutex());
-}
 
 thread_local int current_device = 0;
 

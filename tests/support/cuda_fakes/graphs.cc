@@ -12,13 +12,10 @@ namespace {
 using lorica::cuda_fakes::Capture;
 using lorica::cuda_fakes::Forbidden;
 using lorica::cuda_fakes::Graph;
+using lorica::cuda_fakes::Lock;
 using lorica::cuda_fakes::Op;
 using lorica::cuda_fakes::Stream;
 using lorica::cuda_fakes::Timeline;
-
-std::unique_lock<std::recursive_mutex> Lock() {
-  return std::unique_lock(Timeline::Get().mutex());
-}
 
 Stream* Of(cudaStream_t stream) { return reinterpret_cast<Stream*>(stream); }
 

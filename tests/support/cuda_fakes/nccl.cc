@@ -22,16 +22,13 @@
 namespace {
 
 using lorica::BFloat16;
+using lorica::cuda_fakes::Lock;
 using lorica::cuda_fakes::Meeting;
 using lorica::cuda_fakes::Op;
 using lorica::cuda_fakes::Region;
 using lorica::cuda_fakes::Registrations;
 using lorica::cuda_fakes::Stream;
 using lorica::cuda_fakes::Timeline;
-
-std::unique_lock<std::recursive_mutex> Lock() {
-  return std::unique_lock(Timeline::Get().mutex());
-}
 
 size_t BytesOf(ncclDataType_t type) { return type == ncclFloat32 ? 4 : 2; }
 

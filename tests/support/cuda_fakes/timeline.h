@@ -183,6 +183,11 @@ class Timeline {
   bool dead_ = false;
 };
 
+// The timeline's lock, which every call of a library takes.
+inline std::unique_lock<std::recursive_mutex> Lock() {
+  return std::unique_lock(Timeline::Get().mutex());
+}
+
 }  // namespace lorica::cuda_fakes
 
 #endif  // LORICA_TESTS_SUPPORT_CUDA_FAKES_TIMELINE_H_
