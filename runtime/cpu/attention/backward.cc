@@ -63,8 +63,8 @@ struct TaskScratch {
     dq = carve.TakeFloats(wave.most_blocks * kTile * padded);
     dk = carve.TakeFloats(wave.most_tiles * kTile * padded);
     dv = carve.TakeFloats(wave.most_tiles * kTile * padded);
-    scores = carve.TakeFloats(kTile * kTile);
-    dweights = carve.TakeFloats(kTile * kTile);
+    scores = carve.TakeFloats(kLanes * kTile);
+    dweights = carve.TakeFloats(kLanes * kTile);
     bytes = carve.taken();
   }
 

@@ -143,7 +143,7 @@ class ForwardPass {
   // Divides by the sums; stores the block's rows and log-sum-exps.
   void FinishBlock(const RowBlock& block, int64_t head,
                    const BlockScratch& scratch) const {
-    float factors[kTile];
+    float factors[kTile] = {};
     float* lse = args_.lse.Row<float>(head) + block.first_row;
     for (int64_t i = 0; i < block.rows; ++i) {
       factors[i] = 1.0f / scratch.sum[i];

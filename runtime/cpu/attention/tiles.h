@@ -55,18 +55,23 @@ struct TileExtent {
   }
 };
 
-// Calls body(keys, lane) with bands of keys and the first lane that may see
-// any of them, a multiple of kLanes: on the diagonal 5/8 of the scores. The
-// first band has all lanes.
+// Calls body(keys, lane) with bands of at most `step` keys, a multiple of
+// kLanes, and the first lane that may see any of them, a multiple of kLanes.
+// The first band has all lanes.
 template <typename Body>
-void ForBands(const TileExtent& extent, const Body& body) {
-  const int64_t step = extent.Masked() ? kLanes : extent.keys;
+void ForBands(const TileExtent& extent, int64_t step, const Body& body) {
   int64_t lane = 0;
   for (int64_t key = 0; key < extent.keys; key += step) {
     while (lane < extent.queries && extent.KeysOf(lane) <= key) lane += kLanes;
     if (lane >= extent.queries) return;
     body(Range{key, std::min(extent.keys, key + step)}, lane);
   }
+}
+
+// On the diagonal in bands of kLanes, 5/8 of the scores; else all keys at once.
+template <typename Body>
+void ForBands(const TileExtent& extent, const Body& body) {
+  ForBands(extent, extent.Masked() ? kLanes : kTile, body);
 }
 
 // One step of the forward pass for a block of queries: the keys of one tile.
@@ -101,8 +106,8 @@ struct BackwardTile {
   float* dq;            // [D, 64], transposed; added.
   float* dk;            // [64, D]; added.
   float* dv;            // [64, D]; added.
-  float* scores;        // [64, 64] scratch.
-  float* dweights;      // [64, 64] scratch.
+  float* scores;        // [16, 64] scratch: a band of keys.
+  float* dweights;      // [16, 64] scratch.
   void* weights;        // Left [64, 64] scratch.
   void* dscores;        // Left [64, 64] scratch.
   void* dscores_right;  // Right [64, 64] scratch.

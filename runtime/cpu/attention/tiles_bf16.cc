@@ -165,18 +165,25 @@ void UpdateSoftmax(const ForwardTile& tile, float* decay) {
   }
 }
 
-// C [keys, queries] = A [keys, D] B, where B [D, queries].
+// C [keys, queries] = A [keys, D] B of a band of keys and the queries from
+// `lane` on, where B [D, queries].
+void BandProduct(const TileExtent& extent, int64_t padded, const void* a,
+                 const void* b, Range keys, int64_t lane, float* c) {
+  PanelProduct<Before::kReplace>(
+      {.a = static_cast<const uint16_t*>(a) + keys.begin * padded,
+       .a_stride = padded,
+       .b = static_cast<const uint32_t*>(b) + lane,
+       .b_stride = kTile,
+       .c = c + lane,
+       .c_stride = kTile},
+      keys.size(), extent.queries - lane, padded);
+}
+
+// The same of all keys.
 void ScoreProduct(const TileExtent& extent, int64_t padded, const void* a,
                   const void* b, float* c) {
   ForBands(extent, [&](Range keys, int64_t lane) {
-    PanelProduct<Before::kReplace>(
-        {.a = static_cast<const uint16_t*>(a) + keys.begin * padded,
-         .a_stride = padded,
-         .b = static_cast<const uint32_t*>(b) + lane,
-         .b_stride = kTile,
-         .c = c + keys.begin * kTile + lane,
-         .c_stride = kTile},
-        keys.size(), extent.queries - lane, padded);
+    BandProduct(extent, padded, a, b, keys, lane, c + keys.begin * kTile);
   });
 }
 
@@ -227,21 +234,21 @@ void StoreRows(__m512bh low_high, void* left, int64_t key, int64_t lane) {
                       _mm512_extracti64x4_epi64(rows, 1));
 }
 
-// Weights and score gradients, from scores and weight gradients.
+// Weights and score gradients of a band of keys and 16 queries, from the band's
+// scores and weight gradients.
 template <Mask kMask>
-void DifferentiateSoftmax(const BackwardTile& tile, int64_t lane) {
+void DifferentiateSoftmax(const BackwardTile& tile, Range keys, int64_t lane) {
   const __m512 log_scale = _mm512_set1_ps(tile.scale * kLog2E);
   const __m512 scale = _mm512_set1_ps(tile.scale);
   const __m512 lse = _mm512_loadu_ps(tile.lse + lane);
   const __m512 dot = _mm512_loadu_ps(tile.dot + lane);
   auto* right = static_cast<uint32_t*>(tile.dscores_right);
-  const int64_t keys = tile.extent.KeysOf(lane);
-  for (int64_t key = 0; key < keys; key += 2) {
+  for (int64_t key = keys.begin; key < keys.end; key += 2) {
     __m512 p[2];
     __m512 ds[2];
 #pragma GCC unroll 2
     for (int r = 0; r < 2; ++r) {
-      const int64_t at = (key + r) * kTile + lane;
+      const int64_t at = (key - keys.begin + r) * kTile + lane;
       p[r] = _mm512_maskz_mov_ps(
           Visible<kMask>(tile.extent, key + r, lane),
           Exp2(_mm512_fmsub_ps(_mm512_loadu_ps(tile.scores + at), log_scale,
@@ -271,15 +278,18 @@ void AddKeyProduct(const TileExtent& extent, int64_t padded, const void* a,
 
 void Backward(const BackwardTile& tile) {
   const TileExtent& extent = tile.extent;
-  ScoreProduct(extent, tile.padded, tile.k, tile.q, tile.scores);
-  ScoreProduct(extent, tile.padded, tile.v, tile.dout, tile.dweights);
-  for (int64_t lane = 0; lane < extent.queries; lane += kLanes) {
-    if (extent.Masked()) {
-      DifferentiateSoftmax<Mask::kDiagonal>(tile, lane);
-    } else {
-      DifferentiateSoftmax<Mask::kNone>(tile, lane);
+  const auto differentiate = extent.Masked()
+                                 ? DifferentiateSoftmax<Mask::kDiagonal>
+                                 : DifferentiateSoftmax<Mask::kNone>;
+  ForBands(extent, kLanes, [&](Range keys, int64_t first_lane) {
+    BandProduct(extent, tile.padded, tile.k, tile.q, keys, first_lane,
+                tile.scores);
+    BandProduct(extent, tile.padded, tile.v, tile.dout, keys, first_lane,
+                tile.dweights);
+    for (int64_t lane = first_lane; lane < extent.queries; lane += kLanes) {
+      differentiate(tile, keys, lane);
     }
-  }
+  });
   AddKeyProduct(extent, tile.padded, tile.weights, tile.dout_rows, tile.dv);
   AddKeyProduct(extent, tile.padded, tile.dscores, tile.q_rows, tile.dk);
   QueryProduct<Before::kAdd>(extent, tile.padded, tile.k_transposed,

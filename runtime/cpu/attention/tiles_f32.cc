@@ -18,6 +18,9 @@ constexpr float kHidden = -1e30f;  // The score of a key a query may not see.
 
 constexpr int64_t kWidth = hn::MaxLanes(Floats());
 
+// Rows that are transposed together.
+constexpr int64_t kQuad = 4;
+
 // Vectors of a product's row kept in registers beside kRowStep rows: 16 sums
 // where there are 32 registers, 8 where there are 16.
 constexpr int64_t kGroup = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
@@ -75,15 +78,21 @@ void PanelProduct(int64_t m, int64_t n, int64_t k, const float* a,
   }
 }
 
-// C [keys, queries] = A [keys, D] B, where B [D, queries].
+// C [keys, queries] = A [keys, D] B of a band of keys and the queries from
+// `lane` on, where B [D, queries].
+void BandProduct(const TileExtent& extent, int64_t padded, const void* a,
+                 const void* b, Range keys, int64_t lane, float* c) {
+  PanelProduct<Update::kAssign>(
+      keys.size(), extent.queries - lane, padded,
+      static_cast<const float*>(a) + keys.begin * padded, padded,
+      static_cast<const float*>(b) + lane, kTile, c + lane, kTile);
+}
+
+// The same of all keys.
 void ScoreProduct(const TileExtent& extent, int64_t padded, const void* a,
                   const void* b, float* c) {
   ForBands(extent, [&](Range keys, int64_t lane) HWY_ATTR {
-    PanelProduct<Update::kAssign>(
-        keys.size(), extent.queries - lane, padded,
-        static_cast<const float*>(a) + keys.begin * padded, padded,
-        static_cast<const float*>(b) + lane, kTile,
-        c + keys.begin * kTile + lane, kTile);
+    BandProduct(extent, padded, a, b, keys, lane, c + keys.begin * kTile);
   });
 }
 
@@ -139,19 +148,23 @@ void PackLeft(const TileRows& x, void* y) {
   }
 }
 
-// [D, 64]. Eight rows at a time, so that each line of y is written in pieces
-// of half a cache line.
+// [D, 64]. Four rows at a time become columns by way of `quads`, where they
+// take turns.
 void PackTransposed(const TileRows& x, void* y) {
-  constexpr int64_t kRows = 8;
-  HWY_ALIGN float rows[kRows * kMaxHeadDim];
+  const Floats d;
+  HWY_ALIGN float rows[kQuad * kMaxHeadDim];
+  HWY_ALIGN float quads[kQuad * kWidth];
   auto* to = static_cast<float*>(y);
-  for (int64_t row = 0; row < kTile; row += kRows) {
-    for (int64_t r = 0; r < kRows; ++r) {
-      WidenRow(x, row + r, rows + r * x.padded);
-    }
-    for (int64_t i = 0; i < x.padded; ++i) {
-      for (int64_t r = 0; r < kRows; ++r) {
-        to[i * kTile + row + r] = rows[r * x.padded + i];
+  const int64_t n = x.padded;
+  for (int64_t row = 0; row < kTile; row += kQuad) {
+    for (int64_t r = 0; r < kQuad; ++r) WidenRow(x, row + r, rows + r * n);
+    for (int64_t i = 0; i < n; i += kWidth) {
+      const float* from = rows + i;
+      hn::StoreInterleaved4(hn::Load(d, from), hn::Load(d, from + n),
+                            hn::Load(d, from + 2 * n),
+                            hn::Load(d, from + 3 * n), d, quads);
+      for (int64_t j = 0; j < kWidth; ++j) {
+        std::copy_n(quads + j * kQuad, kQuad, to + (i + j) * kTile + row);
       }
     }
   }
@@ -251,21 +264,23 @@ void Forward(const ForwardTile& tile) {
   values(extent, tile.padded, tile.v, weights, tile.out);
 }
 
-// Weights and score gradients of a vector of queries, from scores and weight
-// gradients.
-HWY_INLINE void DifferentiateSoftmax(const BackwardTile& tile, int64_t lane) {
+// Weights and score gradients of a band of keys and a vector of queries, from
+// the band's scores and weight gradients.
+HWY_INLINE void DifferentiateSoftmax(const BackwardTile& tile, Range keys,
+                                     int64_t lane) {
   const Floats d;
   const bool masked = tile.extent.Masked();
   const auto log_scale = hn::Set(d, tile.scale * kLog2E);
   const auto scale = hn::Set(d, tile.scale);
   const auto lse = hn::LoadU(d, tile.lse + lane);
   const auto dot = hn::LoadU(d, tile.dot + lane);
-  const int64_t keys = tile.extent.KeysOf(lane);
-  for (int64_t key = 0; key < keys; ++key) {
+  for (int64_t key = keys.begin; key < keys.end; ++key) {
     const int64_t at = key * kTile + lane;
-    auto p = Exp2(hn::MulSub(hn::LoadU(d, tile.scores + at), log_scale, lse));
+    const int64_t in_band = (key - keys.begin) * kTile + lane;
+    auto p =
+        Exp2(hn::MulSub(hn::LoadU(d, tile.scores + in_band), log_scale, lse));
     if (masked) p = hn::IfThenElseZero(Visible(tile.extent, key, lane), p);
-    const auto dp = hn::Sub(hn::LoadU(d, tile.dweights + at), dot);
+    const auto dp = hn::Sub(hn::LoadU(d, tile.dweights + in_band), dot);
     hn::StoreU(p, d, static_cast<float*>(tile.weights) + at);
     hn::StoreU(hn::Mul(hn::Mul(p, scale), dp), d,
                static_cast<float*>(tile.dscores) + at);
@@ -274,44 +289,59 @@ HWY_INLINE void DifferentiateSoftmax(const BackwardTile& tile, int64_t lane) {
 
 void Backward(const BackwardTile& tile) {
   const TileExtent& extent = tile.extent;
-  ScoreProduct(extent, tile.padded, tile.k, tile.q, tile.scores);
-  ScoreProduct(extent, tile.padded, tile.v, tile.dout, tile.dweights);
-  for (int64_t lane = 0; lane < extent.queries; lane += kWidth) {
-    DifferentiateSoftmax(tile, lane);
-  }
+  ForBands(extent, kLanes, [&](Range keys, int64_t first_lane) HWY_ATTR {
+    BandProduct(extent, tile.padded, tile.k, tile.q, keys, first_lane,
+                tile.scores);
+    BandProduct(extent, tile.padded, tile.v, tile.dout, keys, first_lane,
+                tile.dweights);
+    for (int64_t lane = first_lane; lane < extent.queries; lane += kWidth) {
+      DifferentiateSoftmax(tile, keys, lane);
+    }
+  });
   AddKeyProduct(extent, tile.padded, tile.weights, tile.dout_rows, tile.dv);
   AddKeyProduct(extent, tile.padded, tile.dscores, tile.q_rows, tile.dk);
   QueryProduct<Update::kAdd>(extent, tile.padded, tile.k_transposed,
                              tile.dscores, tile.dq);
 }
 
-void StoreTile(const float* tile, const TileRows& y) {
+// Row `row` of y from floats.
+void StoreRow(const float* from, const TileRows& y, int64_t row) {
   DispatchFloat(y.view.dtype, [&](auto t) HWY_ATTR {
-    for (int64_t row = 0; row < y.rows; ++row) {
-      const float* from = tile + row * y.padded;
-      auto* to = y.view.Row<decltype(t)>(row);
-      ForVectors(y.view.cols, [&](auto lanes, int64_t i) HWY_ATTR {
-        Store(Load(from + i, lanes), to + i, lanes);
-      });
-    }
+    auto* to = y.view.Row<decltype(t)>(row);
+    ForVectors(y.view.cols, [&](auto lanes, int64_t i) HWY_ATTR {
+      Store(Load(from + i, lanes), to + i, lanes);
+    });
   });
 }
 
+void StoreTile(const float* tile, const TileRows& y) {
+  for (int64_t row = 0; row < y.rows; ++row) {
+    StoreRow(tile + row * y.padded, y, row);
+  }
+}
+
+// The other way, by quads as well.
 void StoreTransposed(const float* tile, const float* factors,
                      const TileRows& y) {
-  DispatchFloat(y.view.dtype, [&](auto t) HWY_ATTR {
-    for (int64_t row = 0; row < y.rows; ++row) {
-      HWY_ALIGN float line[kMaxHeadDim];
-      for (int64_t i = 0; i < y.view.cols; ++i) {
-        line[i] = tile[i * kTile + row];
+  const Floats d;
+  HWY_ALIGN float rows[kQuad * kMaxHeadDim];
+  HWY_ALIGN float quads[kQuad * kWidth];
+  const int64_t n = y.padded;
+  for (int64_t row = 0; row < y.rows; row += kQuad) {
+    for (int64_t i = 0; i < n; i += kWidth) {
+      for (int64_t j = 0; j < kWidth; ++j) {
+        std::copy_n(tile + (i + j) * kTile + row, kQuad, quads + j * kQuad);
       }
-      auto* to = y.view.Row<decltype(t)>(row);
-      const auto factor = hn::Set(Floats(), factors[row]);
-      ForVectors(y.view.cols, [&](auto lanes, int64_t i) HWY_ATTR {
-        Store(hn::Mul(Load(line + i, lanes), factor), to + i, lanes);
-      });
+      FloatVec v[kQuad];
+      hn::LoadInterleaved4(d, quads, v[0], v[1], v[2], v[3]);
+      for (int64_t r = 0; r < kQuad; ++r) {
+        const auto factor = hn::Set(d, factors[row + r]);
+        hn::Store(hn::Mul(v[r], factor), d, rows + r * n + i);
+      }
     }
-  });
+    const int64_t count = std::min(kQuad, y.rows - row);
+    for (int64_t r = 0; r < count; ++r) StoreRow(rows + r * n, y, row + r);
+  }
 }
 
 void RowDots(const TileRows& x, const TileRows& y, float* products) {
