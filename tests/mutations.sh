@@ -4,43 +4,15 @@
 # build/mutations; takes as long as a build.
 #
 #   tests/mutations.sh [PATTERN]      only mutations whose line matches
+#   tests/mutations.sh --check        builds nothing: whether each mutation still
+#                                     changes its file and has its test
 set -u
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD
-copy=$root/build/mutations/source
-build=$root/build/mutations/build
-rm -rf "$copy"
-git worktree prune
-git worktree add --detach --force "$copy" HEAD > /dev/null || exit 1
-trap 'git -C "$root" worktree remove --force "$copy"' EXIT
-cmake -S "$copy" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Debug \
-  -DCMAKE_CXX_FLAGS=-O1 > /dev/null || exit 1
 
-# Where the build put a test of a folder, at whatever depth.
-binary_of() { find "$build/tests" -type f -name "$1" -perm -u+x; }
-
-survivors=0
 # What is wrong | file | sed expression | test binary | tests that must fail
-while IFS='|' read -r what file expression target tests; do
-  [[ -z $what || ! "$what $file $target" =~ ${1:-} ]] && continue
-  sed -i "$expression" "$copy/$file"
-  if git -C "$copy" diff --quiet; then
-    echo "STALE     $what: nothing to change in $file"
-    survivors=$((survivors + 1))
-    continue
-  fi
-  if ! cmake --build "$build" --target "$target" > "$build/log" 2>&1; then
-    echo "BROKEN    $what: does not compile, see $build/log"
-    survivors=$((survivors + 1))
-  elif (cd "$copy" && OMP_NUM_THREADS=1 timeout 300 "$(binary_of "$target")" \
-    --gtest_filter="$tests") > "$build/log" 2>&1; then
-    echo "SURVIVED  $what: $tests passes"
-    survivors=$((survivors + 1))
-  else
-    echo "killed    $what: by $tests"
-  fi
-  git -C "$copy" checkout --quiet -- .
-done << 'END'
+table() {
+  cat << 'END'
 replicated factor's tensor sum forgotten|parallel/grad_sync.cc|s/SumShared(shared, flat);/static_cast<void>(shared);/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
 A taken for invariant|parallel/shard_spec.cc|s/return {Replicated(), Sharded(0/return {Invariant(), Sharded(0/|parallel_shard_spec_test|ShardSpecTest.AdaptersFollowTheirWeight
 shared key and value slices not summed|parallel/shard_spec.cc|s/if (mine.size() == 0) return rank;/return rank;/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
@@ -104,5 +76,72 @@ a change of the seed goes unseen|launch/state/resume.cc|s/if (now != then) retur
 records not compared|launch/state/resume.cc|s/run.data_checksum != saved.data_checksum/false/|launch_train_resume_test|ChooseSaveTest.RecordsMayMove*
 resumed one step early|launch/train/trainer.cc|s/      position_(std::move(position)) {/& if (position_.step > 0) --position_.step;/|launch_train_resume_test|*GoesOnFromWhateverMeshSaved*
 END
+}
+
+# Calls "$1" with the fields of each mutation that "$2" matches; the number of
+# calls that fail.
+count_failures() {
+  local failures=0 what file expression target tests
+  while IFS='|' read -r what file expression target tests; do
+    [[ "$what $file $target" =~ $2 ]] || continue
+    "$1" "$what" "$file" "$expression" "$target" "$tests" < /dev/null ||
+      failures=$((failures + 1))
+  done < <(table)
+  return "$failures"
+}
+
+check() {
+  local what=$1 file=$2 expression=$3 part
+  if sed "$expression" "$file" | cmp -s - "$file"; then
+    echo "STALE     $what: nothing to change in $file"
+    return 1
+  fi
+  # Suites and names, without the stars.
+  for part in $(tr '.*' '  ' <<< "$5"); do
+    if ! grep -qr --exclude=mutations.sh "$part" tests; then
+      echo "STALE     $what: no test $part"
+      return 1
+    fi
+  done
+}
+
+# Where the build put a test of a folder, at whatever depth.
+binary_of() { find "$build/tests" -type f -name "$1" -perm -u+x; }
+
+mutate() {
+  local what=$1 file=$2 expression=$3 target=$4 tests=$5 failed=0
+  sed -i "$expression" "$copy/$file"
+  if git -C "$copy" diff --quiet; then
+    echo "STALE     $what: nothing to change in $file"
+    failed=1
+  elif ! cmake --build "$build" --target "$target" > "$build/log" 2>&1; then
+    echo "BROKEN    $what: does not compile, see $build/log"
+    failed=1
+  elif (cd "$copy" && OMP_NUM_THREADS=1 timeout 300 "$(binary_of "$target")" \
+    --gtest_filter="$tests") > "$build/log" 2>&1; then
+    echo "SURVIVED  $what: $tests passes"
+    failed=1
+  else
+    echo "killed    $what: by $tests"
+  fi
+  git -C "$copy" checkout --quiet -- .
+  return "$failed"
+}
+
+if [[ ${1:-} == --check ]]; then
+  count_failures check .
+  exit
+fi
+
+copy=$root/build/mutations/source
+build=$root/build/mutations/build
+rm -rf "$copy"
+git worktree prune
+git worktree add --detach --force "$copy" HEAD > /dev/null || exit 1
+trap 'git -C "$root" worktree remove --force "$copy"' EXIT
+cmake -S "$copy" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Debug \
+  -DCMAKE_CXX_FLAGS=-O1 > /dev/null || exit 1
+count_failures mutate "${1:-.}"
+survivors=$?
 echo "$survivors mutations survived"
 exit $((survivors > 0))

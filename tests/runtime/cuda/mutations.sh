@@ -9,7 +9,7 @@
 set -euo pipefail
 build=$(cd "$1" && pwd)
 pattern=${2:-.}
-root=$(cd "$(dirname "$0")/../.." && pwd)
+root=$(cd "$(dirname "$0")/../../.." && pwd)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 binary=tests/runtime/cuda/runtime_cuda_kernel_races
