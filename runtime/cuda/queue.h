@@ -54,7 +54,7 @@ struct StreamQueue : Queue {
   std::unique_ptr<CudnnAttention> attention;
   double* norm = nullptr;  // On the device: a sum on its way to the host.
   StreamRecorder recorder{this};
-  // That what is enqueued now is of; null: none.
+  // What is being rehearsed or recorded; null: nothing.
   StreamRecording* recording = nullptr;
 };
 

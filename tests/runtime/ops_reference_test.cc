@@ -1,6 +1,5 @@
 // Every entry of the CPU's table against its scalar reference, on every case,
-// with each kind of product and of
-// vectors.
+// with each kind of product and of vectors.
 #include <gtest/gtest.h>
 
 #include <cstddef>
