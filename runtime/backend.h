@@ -32,6 +32,22 @@ struct ArrayView {
 
 enum class Update : uint8_t { kAssign, kAdd };
 
+// to = scale times as many elements of a flat array from `begin` on, row after
+// row.
+struct FlatPiece {
+  int64_t begin = 0;
+  float scale = 1.0f;
+  View to;
+};
+
+// Copies pieces of x to where they belong. Pieces of x may meet, their
+// destinations may not.
+struct ScatterPiecesArgs {
+  View x;       // [N] F32, dense.
+  View pieces;  // [P, sizeof(FlatPiece) / 8] I64, dense: FlatPiece records.
+  DType dtype;  // Of every destination: F32 or BF16.
+};
+
 // How the operands of y = op(a) op(b) lie in memory. NT: b is [N, K], as a
 // weight [O, I] is in x W'. TN: a is [K, M], as in the gradient dy' x.
 enum class MatmulForm : uint8_t { kNN, kNT, kTN };
@@ -329,6 +345,8 @@ struct Backend {
   Entry<void(Queue*, View y, float value)> fill;
   // y = scale * x, converting between F32 and BF16.
   Entry<void(Queue*, View x, float scale, View y)> convert;
+  // The same for pieces of an array at once.
+  Entry<void(Queue*, const ScatterPiecesArgs&)> scatter_pieces;
   // y += x; types may differ.
   Entry<void(Queue*, View x, View y)> add;
   // *result = the sum of squares of a dense F32 array, in a fixed order.

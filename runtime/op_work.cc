@@ -37,6 +37,12 @@ double VisiblePairs(const AttentionArgs& args) {
 
 }  // namespace
 
+Work WorkOf(const ScatterPiecesArgs& args) {
+  View copies = args.x;
+  copies.dtype = args.dtype;
+  return {.bytes = BytesOf({args.x, copies, args.pieces})};
+}
+
 Work WorkOf(const MatmulArgs& args) {
   const int64_t k = args.form == MatmulForm::kTN ? args.a.rows : args.a.cols;
   return {.flops = ProductFlops(args.y.rows, args.y.cols, k),

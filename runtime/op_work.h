@@ -10,6 +10,7 @@ namespace lorica {
 
 // Multiplications and additions count one each. Of elementwise entries only
 // bytes are counted: memory bounds them.
+Work WorkOf(const ScatterPiecesArgs& args);  // Of pieces that are all of x.
 Work WorkOf(const MatmulArgs& args);
 // Base and adapter products of all parts.
 Work WorkOf(const LoraForwardArgs& args);

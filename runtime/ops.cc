@@ -1,5 +1,6 @@
 #include "runtime/ops.h"
 
+#include <cstring>
 #include <initializer_list>
 #include <numeric>
 #include <utility>
@@ -58,6 +59,45 @@ void ConvertInto(const Tensor& x, float scale, Tensor* y) {
   CHECK_EQ(x.shape(), y->shape());
   CHECK(IsFloat(x.dtype()) && IsFloat(y->dtype()));
   BackendOf(x).convert(QueueOf(x), x.view(), scale, y->view());
+}
+
+namespace {
+
+// The number of words of a FlatPiece in the table of many.
+constexpr int64_t kPieceWords = sizeof(FlatPiece) / sizeof(int64_t);
+static_assert(sizeof(FlatPiece) % sizeof(int64_t) == 0);
+
+}  // namespace
+
+PieceTable MakePieceTable(std::vector<Piece> pieces) {
+  CHECK(!pieces.empty());
+  const Tensor& first = pieces.front().to;
+  std::vector<int64_t> words;
+  for (const Piece& piece : pieces) {
+    CHECK(piece.to.device() == first.device());
+    CHECK_EQ(piece.to.dtype(), first.dtype());
+    const FlatPiece flat = {piece.begin, piece.scale, piece.to.view()};
+    const size_t at = words.size();
+    words.resize(at + kPieceWords);
+    std::memcpy(words.data() + at, &flat, sizeof(flat));
+  }
+  CHECK(IsFloat(first.dtype())) << first.dtype();
+  Tensor table = Tensor::FromHost<int64_t>(
+      first.device(), {std::ssize(pieces), kPieceWords}, words);
+  return {.pieces = std::move(pieces), .table = std::move(table)};
+}
+
+void ScatterPieces(const Tensor& x, const PieceTable& table) {
+  CHECK_EQ(x.dtype(), DType::kF32);
+  CHECK(x.dense());
+  for (const Piece& piece : table.pieces) {
+    CHECK(0 <= piece.begin && piece.begin + piece.to.elements() <= x.elements())
+        << piece.begin;
+  }
+  BackendOf(x).scatter_pieces(QueueOf(x),
+                              {.x = x.view(),
+                               .pieces = table.table.view(),
+                               .dtype = table.pieces.front().to.dtype()});
 }
 
 void AddInto(const Tensor& x, Tensor* y) {

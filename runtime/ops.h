@@ -20,6 +20,22 @@ void Fill(float value, Tensor* y);
 Tensor Convert(const Tensor& x, DType dtype, float scale = 1.0f);
 void ConvertInto(const Tensor& x, float scale, Tensor* y);
 void AddInto(const Tensor& x, Tensor* y);
+
+// `to` = scale times the elements of a flat tensor from `begin` on.
+struct Piece {
+  int64_t begin = 0;
+  float scale = 1.0f;
+  Tensor to;
+};
+// Pieces that are copied again and again, as the device has them.
+struct PieceTable {
+  std::vector<Piece> pieces;  // Keep their memory.
+  Tensor table;
+};
+// At least one; destinations of one device and type, of which no two overlap.
+PieceTable MakePieceTable(std::vector<Piece> pieces);
+// From `x` [N] F32, in which all of the pieces lie.
+void ScatterPieces(const Tensor& x, const PieceTable& table);
 // Sum of squares of a dense F32 tensor; blocks.
 double SquaredNorm(const Tensor& x);
 

@@ -51,6 +51,7 @@ Backend TableOver(const Backend& inner) {
       .recorder = inner.recorder,
       LORICA_TRACED(fill),
       LORICA_TRACED(convert),
+      LORICA_TRACED(scatter_pieces),
       LORICA_TRACED(add),
       LORICA_TRACED(squared_norm),
       LORICA_TRACED(matmul),

@@ -47,6 +47,7 @@ constexpr Backend kCpuBackend = {
     .recorder = NoRecorder,
     .fill = OnQueue<cpu::Fill>::Call,
     .convert = OnQueue<cpu::Convert>::Call,
+    .scatter_pieces = OnQueue<cpu::ScatterPieces>::Call,
     .add = OnQueue<cpu::Add>::Call,
     .squared_norm = OnQueue<cpu::SquaredNorm>::Call,
     .matmul = OnQueue<cpu::Matmul>::Call,

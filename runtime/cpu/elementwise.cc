@@ -124,6 +124,16 @@ void Convert(Queue* queue, View x, float scale, View y) {
            });
 }
 
+void ScatterPieces(Queue* queue, const ScatterPiecesArgs& args) {
+  const auto* pieces = args.pieces.As<const FlatPiece>();
+  for (int64_t i = 0; i < args.pieces.rows; ++i) {
+    const auto& [begin, scale, to] = pieces[i];
+    const View from = {args.x.As<float>() + begin, DType::kF32, to.rows,
+                       to.cols, to.cols};
+    Convert(queue, from, scale, to);
+  }
+}
+
 void Add(Queue* queue, View x, View y) {
   ForSpans(*queue, y, x.dense() && y.dense(),
            [&](int64_t row, int64_t col, int64_t n) {

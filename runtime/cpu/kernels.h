@@ -12,6 +12,7 @@ struct Queue;
 // elementwise.cc
 void Fill(Queue* queue, View y, float value);
 void Convert(Queue* queue, View x, float scale, View y);
+void ScatterPieces(Queue* queue, const ScatterPiecesArgs& args);
 void Add(Queue* queue, View x, View y);
 void SquaredNorm(Queue* queue, View x, double* result);
 

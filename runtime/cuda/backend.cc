@@ -89,6 +89,7 @@ constexpr Backend kCudaBackend = {
     .recorder = RecorderOf,
     .fill = cuda::Fill,
     .convert = cuda::Convert,
+    .scatter_pieces = cuda::ScatterPieces,
     .add = cuda::Add,
     .squared_norm = SquaredNorm,
     .matmul = cuda::Matmul,

@@ -51,6 +51,42 @@ struct AddOp {
   }
 };
 
+constexpr int64_t kPieceThreads = 256;
+// Elements of a block of an average piece.
+constexpr int64_t kPieceBlock = 4 * kWidePack * kPieceThreads;
+
+// The packs of a piece, fewer than 2^31, by the blocks of a column of the grid.
+template <int kN, typename To>
+__device__ __forceinline__ void ScatterPiece(const View& from, float scale,
+                                             const View& to) {
+  const auto packs = static_cast<uint32_t>(to.elements() / kN);
+  const auto packs_of_row = static_cast<uint32_t>(to.cols / kN);
+  const auto step = static_cast<uint32_t>(gridDim.y * kPieceThreads);
+  for (auto i = static_cast<uint32_t>(blockIdx.y * kPieceThreads + threadIdx.x);
+       i < packs; i += step) {
+    const uint32_t row = i / packs_of_row;
+    const uint32_t col = (i - row * packs_of_row) * kN;
+    Pack<kN> pack = Load<kN>(from.As<const float>() + uint64_t{i} * kN);
+    for (float& v : pack.v) v *= scale;
+    Store(pack, to.Row<To>(row) + col);
+  }
+}
+
+// A column of the grid a piece.
+template <typename To>
+__global__ void __launch_bounds__(kPieceThreads)
+    ScatterPiecesKernel(const View x, const FlatPiece* pieces) {
+  const FlatPiece& piece = pieces[blockIdx.x];
+  const View to = piece.to;
+  const View from = {x.As<float>() + piece.begin, DType::kF32, to.rows, to.cols,
+                     to.cols};
+  if (IsPacked(from) && IsPacked(to)) {
+    ScatterPiece<kWidePack, To>(from, piece.scale, to);
+  } else {
+    ScatterPiece<1, To>(from, piece.scale, to);
+  }
+}
+
 constexpr int kNormThreads = 256;
 // Elements per block of a squared norm, whatever the device.
 constexpr int64_t kNormBlock = 32 * kNormThreads;
@@ -101,6 +137,20 @@ void Convert(Queue* queue, View x, float scale, View y) {
         ForPacks<kN>(queue, y.rows, y.cols, ConvertOp<From, To>{x, scale, y});
       });
     });
+  });
+}
+
+void ScatterPieces(Queue* queue, const ScatterPiecesArgs& args) {
+  const int64_t pieces = args.pieces.rows;
+  const int64_t blocks = args.x.elements() / kPieceBlock;
+  const int64_t each =
+      std::clamp<int64_t>(blocks / std::max<int64_t>(pieces, 1), 1, 64);
+  DispatchFloat(args.dtype, [&]<typename T>() {
+    Launch(queue,
+           {.grid = dim3(static_cast<unsigned>(pieces),
+                         static_cast<unsigned>(each)),
+            .block = dim3(kPieceThreads)},
+           ScatterPiecesKernel<T>, args.x, args.pieces.As<const FlatPiece>());
   });
 }
 

@@ -13,6 +13,7 @@ namespace lorica::cuda {
 // elementwise.cu
 void Fill(Queue* queue, View y, float value);
 void Convert(Queue* queue, View x, float scale, View y);
+void ScatterPieces(Queue* queue, const ScatterPiecesArgs& args);
 void Add(Queue* queue, View x, View y);
 // *result, on the device, = the sum of squares of a dense F32 array, in an
 // order that depends on its length alone.

@@ -9,6 +9,7 @@
 
 #include "cuda_target.h"
 #include "runtime/dtype.h"
+#include "runtime/random.h"
 #include "runtime/shape.h"
 
 namespace lorica::cuda {
@@ -106,7 +107,7 @@ __device__ __forceinline__ Pack<kN> Rounded(Pack<kN> pack) {
 
 // Whether the view's rows consist of wide packs at multiples of 16 bytes. An
 // absent view does not stand in the way.
-inline bool IsPacked(const View& v) {
+LORICA_HOST_DEVICE inline bool IsPacked(const View& v) {
   const size_t stride = static_cast<size_t>(v.row_stride) * SizeOf(v.dtype);
   return !v.present() ||
          (reinterpret_cast<uintptr_t>(v.data) % 16 == 0 &&

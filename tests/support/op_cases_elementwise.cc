@@ -1,6 +1,8 @@
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "runtime/ops.h"
 #include "tests/support/op_case_list.h"
 
 namespace lorica {
@@ -91,6 +93,84 @@ void AddAdd(const Size& size, DType from, DType to, Layout2d layout,
        }});
 }
 
+// A piece of a row, and where in a matrix it goes.
+struct Place {
+  int64_t begin;
+  double scale;
+  Size size;
+  int64_t row;
+  int64_t col;
+};
+
+// Pieces that lie in one matrix like the factors of adapters in their weights'
+// border; the rest of it stays.
+struct ScatterShape {
+  const char* word;
+  int64_t elements;
+  Size matrix;
+  std::vector<Place> places;
+};
+
+// Rows of 72 elements begin at multiples of 16 bytes. Of each kind, a piece
+// that kernels can take by vectors of eight, and some that they cannot.
+std::vector<ScatterShape> ScatterShapes() {
+  return {{"Factors",
+           4000,
+           {80, 72, ""},
+           {{32, 1.0, {3, 40, ""}, 0, 0},
+            {5, 0.75, {3, 5, ""}, 4, 3},
+            {200, 1.25, {70, 16, ""}, 8, 48},
+            {1501, 1.25, {70, 8, ""}, 8, 32},
+            {2304, -0.5, {70, 3, ""}, 8, 19},
+            {2304, 3.0, {70, 8, ""}, 8, 2},
+            {7, 1.0, {0, 8, ""}, 0, 40}}},
+          {"OneLong", 20020, {1, 20016, ""}, {{8, 0.75, {1, 20008, ""}, 0, 8}}},
+          {"OneOdd", 20020, {1, 20016, ""}, {{3, 0.75, {1, 20011, ""}, 0, 1}}},
+          {"None", 8, {1, 8, ""}, {}}};
+}
+
+void AddScatterPieces(const ScatterShape& shape, DType to, OpCaseList* list) {
+  const HostMatrix x = RandomMatrix("x", 1, shape.elements, DType::kF32);
+  const HostMatrix before =
+      RandomMatrix("y", shape.matrix.rows, shape.matrix.cols, to);
+  const auto prepare = [=](Device* device) {
+    const Tensor from = UploadVector(device, x);
+    const Tensor y = Upload(device, before, to);
+    std::vector<ops::Piece> pieces;
+    for (const Place& place : shape.places) {
+      const auto& [rows, cols, word] = place.size;
+      pieces.push_back({place.begin, static_cast<float>(place.scale),
+                        y.Rows({place.row, place.row + rows})
+                            .Cols({place.col, place.col + cols})});
+    }
+    if (pieces.empty()) pieces.push_back({0, 1.0f, y.Rows({0, 0})});
+    const ops::PieceTable table = ops::MakePieceTable(pieces);
+    const auto count = static_cast<int64_t>(shape.places.size());
+    return PreparedOp{.run =
+                          [=] {
+                            device->backend().scatter_pieces(
+                                device->queue(),
+                                {.x = from.view(),
+                                 .pieces = table.table.Rows({0, count}).view(),
+                                 .dtype = to});
+                          },
+                      .results = {{"y", y}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    HostMatrix y = before;
+    for (const Place& place : shape.places) {
+      Put(reference::Piece(x, place.begin, place.scale, place.size.rows,
+                           place.size.cols),
+          place.row, place.col, &y);
+    }
+    return {Expect("y", y, {.result = to}, reference::Absolute(y))};
+  };
+  list->push_back({.entry = "scatter_pieces",
+                   .name = shape.word + WordOf(to),
+                   .prepare = prepare,
+                   .expect = expect});
+}
+
 // The result is a double on the host, returned in a tensor for comparison.
 void AddSquaredNorm(int64_t elements, OpCaseList* list) {
   const HostMatrix x = RandomMatrix("x", 1, elements, DType::kF32);
@@ -133,6 +213,9 @@ void AddElementwiseCases(OpCaseList* list) {
         }
       }
     }
+  }
+  for (const ScatterShape& shape : ScatterShapes()) {
+    for (const DType to : kComputeTypes) AddScatterPieces(shape, to, list);
   }
   for (const int64_t elements : {1, 8191, 100003}) {
     AddSquaredNorm(elements, list);

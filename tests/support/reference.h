@@ -73,6 +73,17 @@ Matrix<S> Scaled(const Matrix<S>& x, double factor) {
   return Map(x, [&](S value) { return factor * value; });
 }
 
+// `scale` times the elements of a row from `begin` on, as a matrix.
+template <typename S>
+Matrix<S> Piece(const Matrix<S>& row, int64_t begin, double scale, int64_t rows,
+                int64_t cols) {
+  Matrix<S> y(rows, cols);
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    y.values[static_cast<size_t>(i)] = scale * row(0, begin + i);
+  }
+  return y;
+}
+
 template <typename S>
 Matrix<S> Columns(const Matrix<S>& x, Range cols) {
   Matrix<S> y(x.rows, cols.size());

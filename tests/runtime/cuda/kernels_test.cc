@@ -68,8 +68,9 @@ TEST_P(KernelsTest, MatchTheirReferenceInEveryOrderWithEqualBits) {
 
 // Where nothing is summed there is one right rounding.
 TEST(ExactKernelsTest, WhatMovesOrRoundsOnceHasTheBitsOfTheCpu) {
-  const std::set<std::string> exact = {"add",  "convert",     "dropout",
-                                       "fill", "gather_rows", "scatter_rows"};
+  const std::set<std::string> exact = {
+      "add",         "convert",        "dropout",     "fill",
+      "gather_rows", "scatter_pieces", "scatter_rows"};
   const std::unique_ptr<Device> sim = OpenSimDevice();
   const std::unique_ptr<Device> cpu =
       OpenCpuDevice({.allocation = Allocation::kDirect});

@@ -143,6 +143,7 @@ constexpr Backend kSimBackend = {
     .recorder = NoRecorder,
     .fill = cuda::Fill,
     .convert = cuda::Convert,
+    .scatter_pieces = cuda::ScatterPieces,
     .add = cuda::Add,
     .squared_norm = SquaredNorm,
     .matmul = cuda::Matmul,
