@@ -217,12 +217,14 @@ Tensor Adapter::CopyOf(const Factor& factor) const {
 }
 
 void Adapter::Refresh() {
-  for (const Factor& factor : factors_) {
-    const Range range = {factor.offset, factor.offset + factor.elements};
-    Tensor copy = CopyOf(factor);
-    ops::ConvertInto(values_.Cols(range).Reshape(copy.shape()), factor.scale,
-                     &copy);
+  if (copies_.pieces.empty()) {
+    std::vector<ops::Piece> pieces;
+    for (const Factor& factor : factors_) {
+      pieces.push_back({factor.offset, factor.scale, CopyOf(factor)});
+    }
+    copies_ = ops::MakePieceTable(std::move(pieces));
   }
+  ops::ScatterPieces(values_, copies_);
 }
 
 void Adapter::MoveInto(int64_t layer, LinearKind first,
@@ -243,6 +245,7 @@ void Adapter::MoveInto(int64_t layer, LinearKind first,
     move(&part.b, stack.b(p, ranks));
   }
   linear->border = stack.ranks();
+  copies_ = {};
 }
 
 void Adapter::ZeroGrad() { ops::Fill(0.0f, &grads_); }

@@ -13,6 +13,7 @@
 #include "model/layers/weight_stack.h"
 #include "model/lora_config.h"
 #include "parallel/shard_spec.h"
+#include "runtime/ops.h"
 #include "runtime/tensor.h"
 
 namespace lorica {
@@ -113,6 +114,7 @@ class Adapter {
   Tensor v_;
   std::vector<AttentionAdapters> attention_;
   std::vector<MlpAdapters> mlp_;
+  ops::PieceTable copies_;  // Where they lie; empty until they are wanted.
 };
 
 }  // namespace lorica

@@ -1,5 +1,5 @@
-// How many kernels and products a training pass gives a GPU, counted on the
-// stand-ins, so that one too many shows.
+// How many kernels and products a training pass and a step give a GPU, counted
+// on the stand-ins, so that one too many shows.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 #include "model/adapter.h"
 #include "model/gpt.h"
 #include "model/pass.h"
+#include "tests/launch/golden_training.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temp_directory.h"
@@ -72,13 +73,12 @@ Tensor ZeroParam(Device* device, const ParamSpec& spec) {
   return Tensor::Zeros(device, spec.shape, norm ? DType::kF32 : DType::kBF16);
 }
 
-// Launches from the pass's begin until each layer has its gradients, from the
-// last layer to the first.
-std::vector<int64_t> CountPass(const Case& c, int64_t layers) {
+// Calls body(device, gpt, adapter) on the only rank.
+template <typename Body>
+void WithModel(const Case& c, int64_t layers, const Body& body) {
   cuda_fakes::Settings settings = {.policy = cuda_fakes::Policy::kLazyLast};
   if (!c.own_attention) settings.sdpa_workspace_bytes = 1024;
   cuda_fakes::Reset(settings);
-  std::vector<int64_t> counts;
   RunRanks(1, [&](std::unique_ptr<Communicator> world) {
     auto gpu = OpenCudaDevice({.allocation = Allocation::kDirect});
     ASSERT_TRUE(gpu.ok()) << gpu.status();
@@ -100,10 +100,19 @@ std::vector<int64_t> CountPass(const Case& c, int64_t layers) {
           return ZeroParam(device, spec);
         },
         c.in_border ? &adapter : nullptr);
+    body(device, gpt, adapter);
+  });
+}
+
+// Launches from the pass's begin until each layer has its gradients, from the
+// last layer to the first.
+std::vector<int64_t> CountPass(const Case& c, int64_t layers) {
+  std::vector<int64_t> counts;
+  WithModel(c, layers, [&](Device* device, const Gpt& gpt, const Adapter& on) {
     const Pass pass = MakeTrainingPass(device, TwoRecords(c.missing_rows),
                                        {0, 2}, Selection::kAll, 1);
     const int64_t before = cuda_fakes::Launches();
-    gpt.Train(pass, c.recompute, 1.0f, adapter, [&](int64_t) {
+    gpt.Train(pass, c.recompute, 1.0f, on, [&](int64_t) {
       counts.push_back(cuda_fakes::Launches() - before);
     });
   });
@@ -152,6 +161,32 @@ TEST(CudaLaunchesTest, AreNoMoreWhereRowsAreMissing) {
     EXPECT_EQ(CountPass({.own_attention = own_attention, .missing_rows = 3}, 2),
               CountPass({.own_attention = own_attention}, 2));
   }
+}
+
+// Of the third step, both passes of which are replayed.
+int64_t CountStep() {
+  RunConfig config = GoldenRun({}, DType::kBF16);
+  config.train.steps = 4;
+  config.pass_graphs = 8;
+  std::vector<int64_t> counts;
+  cuda_fakes::Reset(
+      {.policy = cuda_fakes::Policy::kLazyLast, .sdpa_workspace_bytes = 1024});
+  TrainGolden(
+      [](int) { return *OpenCudaDevice({.allocation = Allocation::kDirect}); },
+      config,
+      {.folder = "heads_5_5_untied",
+       .adapter = "adapter_qv",
+       .before_micro_batch = [&] {
+         counts.push_back(cuda_fakes::Launches());
+       }});
+  return counts.size() == 8 ? counts[6] - counts[4] : -1;
+}
+
+TEST(CudaLaunchesTest, OfAStepOutsideOfItsPassesAreAsDocumented) {
+  const std::string sentence =
+      absl::StrCat("Beside two passes a step gives ", CountStep(), ":");
+  EXPECT_NE(ReadBytes("docs/cuda.md").find(sentence), std::string::npos)
+      << sentence;
 }
 
 }  // namespace
