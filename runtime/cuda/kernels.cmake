@@ -5,7 +5,6 @@ set(LORICA_CUDA_KERNELS
   attention/forward.cu
   attention/padded_stats.cu
   attention/plain.cu
-  attention/uncovered.cu
   dropout.cu
   elementwise.cu
   logits.cu

@@ -14,6 +14,19 @@ namespace {
 constexpr size_t kTableBytes = size_t{64} << 10;
 constexpr size_t kTableUnit = 256;
 
+// Where the rows of all segments end, if they have each row before that and
+// none is empty; else -1.
+int64_t EndOf(const ArrayView<Segment>& segments, Side side) {
+  int64_t end = 0;
+  for (const Segment& s : segments) {
+    if (s.num_queries == 0 || s.num_keys == 0) return -1;
+    end = std::max(end, side == Side::kQueries ? s.first_query + s.num_queries
+                                               : s.first_key + s.num_keys);
+  }
+  ForUncovered(segments, side, end, [&](Range) { end = -1; });
+  return end;
+}
+
 }  // namespace
 
 StreamRecording::StreamRecording(StreamQueue* queue) : queue_(queue) {
@@ -86,13 +99,16 @@ std::unique_ptr<Recording> StreamRecorder::New() {
 std::vector<int64_t> StreamRecorder::Fixed(
     const ArrayView<Segment>& segments) const {
   if (segments.size > kMaxTableSegments) return {};
+  const int64_t queries = EndOf(segments, Side::kQueries);
+  const int64_t keys = EndOf(segments, Side::kKeys);
+  if (queries < 0 || keys < 0) return {};
   int64_t longest = 0;
   for (const Segment& s : segments) {
     longest = std::max(longest, s.num_queries);
   }
   const auto count = static_cast<uint64_t>(segments.size);
   return {static_cast<int64_t>(std::bit_ceil(count)),
-          queue_->attention->LongestOfPlans(longest)};
+          queue_->attention->LongestOfPlans(longest), queries, keys};
 }
 
 bool IsRecorded(Queue* queue) { return Of(queue)->recording != nullptr; }

@@ -59,7 +59,9 @@ class StreamRecorder final : public Recorder {
 
   std::unique_ptr<Recording> New() override;
   // The number of segments rounded up to a power of two; where a library
-  // computes attention, also the longest as its plans have it.
+  // computes attention, the longest as its plans have it; and the rows that
+  // they cover, all from the first on. Others are not recorded, nor more than
+  // kMaxTableSegments.
   std::vector<int64_t> Fixed(const ArrayView<Segment>& segments) const override;
 
  private:

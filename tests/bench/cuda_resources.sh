@@ -33,7 +33,7 @@ done | c++filt | awk '
   # Threads and dynamic shared memory as the launch functions ask for them.
   function launch(name,    width, step, tiles, scores) {
     threads = 256; dynamic = 0  # A norm: 4096 columns of packs of 8 or more.
-    if (name ~ /DotsKernel|ZeroUncovered|(Forward|Dq|DkDv|Thin[A-Za-z]*)Kernel/) threads = 128
+    if (name ~ /DotsKernel|(Forward|Dq|DkDv|Thin[A-Za-z]*)Kernel/) threads = 128
     if (name ~ /Thin/) dynamic = 4 * 64 * (64 + 8) * 2
     if (name !~ /(Forward|Dq|DkDv)Kernel/) return
     match(name, /<[0-9]+/); width = substr(name, RSTART + 1, RLENGTH - 1)

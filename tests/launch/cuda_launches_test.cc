@@ -13,6 +13,7 @@
 #include "model/adapter.h"
 #include "model/gpt.h"
 #include "model/pass.h"
+#include "model/pass_recordings.h"
 #include "tests/launch/golden_training.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/run_ranks.h"
@@ -119,6 +120,22 @@ std::vector<int64_t> CountPass(const Case& c, int64_t layers) {
   return counts;
 }
 
+// Launches that a graph of the pass is made of, and a few beside it.
+int64_t CountRecording(const Case& c, int64_t layers) {
+  int64_t count = 0;
+  WithModel(c, layers, [&](Device* device, const Gpt& gpt, const Adapter& on) {
+    PassRecordings recordings(gpt, on, c.recompute, device, 1);
+    const TrainingRows rows = CollectTrainingRows(TwoRecords(c.missing_rows),
+                                                  {0, 2}, Selection::kAll, 1);
+    recordings.Train(rows, 1.0f);
+    const int64_t before = cuda_fakes::Launches();
+    recordings.Train(rows, 1.0f);
+    count = cuda_fakes::Launches() - before;
+    EXPECT_EQ(recordings.counts().replayed, 1);
+  });
+  return count;
+}
+
 Launches CountLayer(const Case& c) {
   const std::vector<int64_t> three = CountPass(c, 3);
   const std::vector<int64_t> four = CountPass(c, 4);
@@ -161,6 +178,12 @@ TEST(CudaLaunchesTest, AreNoMoreWhereRowsAreMissing) {
     EXPECT_EQ(CountPass({.own_attention = own_attention, .missing_rows = 3}, 2),
               CountPass({.own_attention = own_attention}, 2));
   }
+}
+
+TEST(CudaLaunchesTest, OfALayerAreNoMoreInAGraph) {
+  const Case c = {.missing_rows = 3};
+  EXPECT_EQ(CountRecording(c, 2) - CountRecording(c, 1),
+            CountPass(c, 2).back() - CountPass(c, 1).back());
 }
 
 // Of the third step, both passes of which are replayed.

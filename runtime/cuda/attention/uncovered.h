@@ -19,7 +19,7 @@ enum class Side : uint8_t { kQueries, kKeys };
 inline constexpr int64_t kMaxTableSegments = 64;
 
 // The first words of the names of tables, see RecordTable.
-enum class TableKind : uint8_t { kTiles, kCovered, kLibrary };
+enum class TableKind : uint8_t { kTiles, kLibrary };
 
 // Calls body(rows) for the rows of [0, rows) that no segment covers.
 template <typename Body>
@@ -42,31 +42,9 @@ void ForUncovered(const ArrayView<Segment>& segments, Side side, int64_t rows,
   }
 }
 
-// Where segments change from run to run: zeroes `count` elements `stride` apart
-// of each uncovered row, rows being `row_stride` apart.
-struct StridedRows {
-  void* data;
-  DType dtype;
-  int64_t rows;
-  int64_t row_stride;
-  int64_t count;
-  int64_t stride;
-};
-// Whether work is being recorded, and so this was done.
-bool ZeroUncoveredRecorded(Queue* queue, const ArrayView<Segment>& segments,
-                           Side side, const StridedRows& rows);
-
+// Recorded work has the same such rows in every run.
 inline void ZeroUncovered(Queue* queue, const ArrayView<Segment>& segments,
                           Side side, const View& matrix) {
-  if (ZeroUncoveredRecorded(queue, segments, side,
-                            {.data = matrix.data,
-                             .dtype = matrix.dtype,
-                             .rows = matrix.rows,
-                             .row_stride = matrix.row_stride,
-                             .count = matrix.cols,
-                             .stride = 1})) {
-    return;
-  }
   ForUncovered(segments, side, matrix.rows, [&](Range rows) {
     View gap = matrix;
     gap.data = matrix.As<char>() +
@@ -80,16 +58,6 @@ inline void ZeroUncovered(Queue* queue, const ArrayView<Segment>& segments,
 // Of the results, out and lse.
 inline void ZeroUncovered(Queue* queue, const AttentionArgs& args) {
   ZeroUncovered(queue, args.segments, Side::kQueries, args.out);
-  const View& lse = args.lse;
-  if (ZeroUncoveredRecorded(queue, args.segments, Side::kQueries,
-                            {.data = lse.data,
-                             .dtype = lse.dtype,
-                             .rows = lse.cols,
-                             .row_stride = 1,
-                             .count = lse.rows,
-                             .stride = lse.row_stride})) {
-    return;
-  }
   ForUncovered(args.segments, Side::kQueries, args.q.rows, [&](Range rows) {
     View gap = args.lse;
     gap.data = args.lse.As<float>() + rows.begin;

@@ -1,12 +1,15 @@
 // Attention of the CUDA table where a library computes it: what the library is
 // told of records, offsets and statistics, in every order that streams are free
-// to take. The library is a stand-in that reads what it is told as cuDNN is
-// documented to; cudnn/sdpa_plans_test.cc has the real one.
+// to take, and what recordings of it do. The library is a stand-in that reads
+// what it is told as cuDNN is documented to; cudnn/sdpa_plans_test.cc has the
+// real one.
 #include "runtime/cuda/cudnn_attention.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <iterator>
 #include <memory>
 #include <set>
 #include <string>
@@ -15,6 +18,7 @@
 
 #include "runtime/cuda/queue.h"
 #include "runtime/ops.h"
+#include "runtime/recording.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/op_cases.h"
 
@@ -212,6 +216,27 @@ TEST(CudnnAttentionRowsTest, SlicesOfAMatrixHaveTheBitsOfMatricesOfTheirOwn) {
   EXPECT_EQ(got_grads.dv.ToFloats(), expected_grads.dv.ToFloats());
   EXPECT_EQ(AttentionOf(*device).calls(), 4);
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+}
+
+ArrayView<Segment> ArrayOf(const std::vector<Segment>& segments) {
+  return {segments.data(), std::ssize(segments)};
+}
+
+TEST(RecordedAttentionTest, NeedsEveryRowInARecord) {
+  cuda_fakes::Reset({});
+  const std::unique_ptr<Device> device = OpenFakeGpu();
+  const Recorder* recorder = device->backend().recorder(device->queue());
+  const auto fixed = [&](const std::vector<Segment>& segments) {
+    return recorder->Fixed(ArrayOf(segments));
+  };
+  EXPECT_EQ(fixed({Record(0, 70), Record(70, 80)}),
+            fixed({Record(0, 1), Record(1, 149)}));
+  EXPECT_NE(fixed({Record(0, 70), Record(70, 80)}),
+            fixed({Record(0, 70), Record(70, 79)}));
+  EXPECT_THAT(fixed({Record(0, 70), Record(71, 79)}), IsEmpty());
+  EXPECT_THAT(fixed({Record(1, 70), Record(71, 79)}), IsEmpty());
+  EXPECT_THAT(fixed({Record(0, 70), {70, 80, 71, 80}}), IsEmpty());
+  EXPECT_THAT(fixed({Record(0, 70), Record(70, 0), Record(70, 80)}), IsEmpty());
 }
 
 TEST(CudnnAttentionPlansTest, SimilarRecordsShareAPlan) {
