@@ -35,7 +35,12 @@ enum class ScratchUse : uint8_t {
 // contents, in the order of the stream, until the next request of the same use.
 void* ScratchFor(Queue* queue, ScratchUse use, size_t bytes);
 
-// Numbers that kernels read of the segments of a pass.
+// Segments of work that is recorded, at most.
+inline constexpr int64_t kMaxRecordedSegments = 512;
+
+// Numbers that kernels read of the segments of a pass, and the first words of
+// their names.
+enum class TableKind : uint8_t { kTiles, kLibrary };
 struct RecordTable {
   std::vector<int64_t> name;  // Tables of the same name have the same `fill`.
   size_t bytes = 0;

@@ -10,8 +10,9 @@
 namespace lorica::cuda {
 namespace {
 
-// Of one recording; each table is a few kilobytes, and all layers share it.
-constexpr size_t kTableBytes = size_t{64} << 10;
+// Of one recording. A table is 20 kilobytes at most; all layers of one kind
+// share it.
+constexpr size_t kTableBytes = size_t{1} << 20;
 constexpr size_t kTableUnit = 256;
 
 // Where the rows of all segments end, if they have each row before that and
@@ -98,7 +99,7 @@ std::unique_ptr<Recording> StreamRecorder::New() {
 
 std::vector<int64_t> StreamRecorder::Fixed(
     const ArrayView<Segment>& segments) const {
-  if (segments.size > kMaxTableSegments) return {};
+  if (segments.size > kMaxRecordedSegments) return {};
   const int64_t queries = EndOf(segments, Side::kQueries);
   const int64_t keys = EndOf(segments, Side::kKeys);
   if (queries < 0 || keys < 0) return {};

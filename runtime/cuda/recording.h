@@ -61,7 +61,7 @@ class StreamRecorder final : public Recorder {
   // The number of segments rounded up to a power of two; where a library
   // computes attention, the longest as its plans have it; and the rows that
   // they cover, all from the first on. Others are not recorded, nor more than
-  // kMaxTableSegments.
+  // kMaxRecordedSegments.
   std::vector<int64_t> Fixed(const ArrayView<Segment>& segments) const override;
 
  private:

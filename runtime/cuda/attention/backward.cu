@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kTileThreads)
   auto* q = reinterpret_cast<bf16*>(DynamicShared());
   bf16* dout = q + kTileElements<kD>;
   bf16* walked = dout + kTileElements<kD>;  // k and v, twice.
-  const SegmentTable& now = table.Now();
+  const auto& now = table.Now();
   const int32_t index = now.tiles - 1 - static_cast<int32_t>(blockIdx.x);
   if (!table.Has(index)) return;
   const Tile tile =

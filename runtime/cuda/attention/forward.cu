@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kTileThreads)
   auto* q = reinterpret_cast<bf16*>(DynamicShared());
   bf16* k = q + kTileElements<kD>;
   bf16* v = k + kTileElements<kD>;
-  const SegmentTable& now = table.Now();
+  const auto& now = table.Now();
   // The last tiles see most keys and go first.
   const int32_t index = now.tiles - 1 - static_cast<int32_t>(blockIdx.x);
   if (!table.Has(index)) return;

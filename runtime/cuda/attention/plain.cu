@@ -83,8 +83,9 @@ struct Place {
   int32_t part;   // Of the quad.
 };
 
+template <int64_t kCapacity>
 __device__ Place FindPlace(const AttentionOperands& on,
-                           const SegmentTable& table) {
+                           const SegmentTable<kCapacity>& table) {
   const Tile tile = FindTile(table, static_cast<int32_t>(blockIdx.x),
                              static_cast<int32_t>(blockIdx.y), on.group);
   return {tile, tile.index * kSide, static_cast<int32_t>(threadIdx.x) / kQuad,

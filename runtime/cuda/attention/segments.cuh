@@ -7,6 +7,7 @@
 #define LORICA_RUNTIME_CUDA_ATTENTION_SEGMENTS_CUH_
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -25,23 +26,28 @@ struct TiledSegment {
   int32_t first_tile;
 };
 
-// The segments of one launch. They travel with the kernel's arguments, so that
-// nothing is copied to the device for them.
+// The segments of one launch.
+template <int64_t kCapacity>
 struct SegmentTable {
   int32_t count = 0;
   int32_t tiles = 0;  // Of all of them.
-  TiledSegment segments[kMaxTableSegments];
+  TiledSegment segments[kCapacity];
 
   constexpr const SegmentTable& Now() const { return *this; }
   constexpr bool Has(int32_t) const { return true; }
 };
 
+// So many travel with the kernel's arguments, and nothing is copied to the
+// device for them.
+inline constexpr int64_t kArgumentSegments = 64;
 // Where they are instead, if they change from run to run of recorded work. A
 // grid then has blocks for the most tiles there can be.
 struct RecordedSegmentTable {
-  const SegmentTable* there;  // On the device.
+  using Table = SegmentTable<kMaxRecordedSegments>;
 
-  constexpr const SegmentTable& Now() const { return *there; }
+  const Table* there;  // On the device, as far as it is filled.
+
+  constexpr const Table& Now() const { return *there; }
   constexpr bool Has(int32_t tile) const {
     return 0 <= tile && tile < there->tiles;
   }
@@ -103,7 +109,8 @@ struct Tile {
 };
 
 // Tile number `index` of the table.
-__device__ __forceinline__ Tile FindTile(const SegmentTable& table,
+template <int64_t kCapacity>
+__device__ __forceinline__ Tile FindTile(const SegmentTable<kCapacity>& table,
                                          int32_t index, int32_t kv_head,
                                          int32_t group) {
   int32_t low = 0;
@@ -125,11 +132,11 @@ struct Tiling {
 };
 
 // Calls body(table) for the segments, as many at a time as a table holds.
-template <typename Body>
+template <int64_t kCapacity, typename Body>
 void ForSegmentTables(const ArrayView<Segment>& segments, const Tiling& tiling,
                       const Body& body) {
   const auto& [side, group, tile] = tiling;
-  SegmentTable table;
+  SegmentTable<kCapacity> table;
   for (const Segment& s : segments) {
     const int64_t extent =
         side == Side::kQueries ? s.num_queries * group : s.num_keys;
@@ -139,7 +146,7 @@ void ForSegmentTables(const ArrayView<Segment>& segments, const Tiling& tiling,
         static_cast<int32_t>(s.num_queries), static_cast<int32_t>(s.first_key),
         static_cast<int32_t>(s.num_keys), table.tiles};
     table.tiles += static_cast<int32_t>((extent + tile - 1) / tile);
-    if (++table.count == kMaxTableSegments) {
+    if (++table.count == kCapacity) {
       body(table);
       table = {};
     }
@@ -155,25 +162,27 @@ template <typename Body>
 void ForSegmentTables(Queue* queue, const ArrayView<Segment>& segments,
                       const Tiling& tiling, int64_t rows, const Body& body) {
   if (!IsRecorded(queue)) {
-    return ForSegmentTables(segments, tiling, [&](const SegmentTable& table) {
-      body(table, table.tiles);
-    });
+    return ForSegmentTables<kArgumentSegments>(
+        segments, tiling, [&](const auto& table) { body(table, table.tiles); });
   }
+  using Table = RecordedSegmentTable::Table;
+  const auto most =
+      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(segments.size)));
+  const size_t bytes = offsetof(Table, segments) +
+                       static_cast<size_t>(most) * sizeof(TiledSegment);
   const RecordTable recorded = {
       .name = {static_cast<int64_t>(TableKind::kTiles),
                static_cast<int64_t>(tiling.side), tiling.group, tiling.tile},
-      .bytes = sizeof(SegmentTable),
-      .fill = [tiling](const ArrayView<Segment>& now, void* to) {
-        SegmentTable filled = {};
-        ForSegmentTables(now, tiling,
-                         [&](const SegmentTable& table) { filled = table; });
-        std::memcpy(to, &filled, sizeof(filled));
+      .bytes = bytes,
+      .fill = [tiling, bytes](const ArrayView<Segment>& now, void* to) {
+        Table filled = {};
+        ForSegmentTables<kMaxRecordedSegments>(
+            now, tiling, [&](const Table& table) { filled = table; });
+        std::memcpy(to, &filled, bytes);
       }};
   const int64_t packed =
       tiling.side == Side::kQueries ? rows * tiling.group : rows;
-  const auto most =
-      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(segments.size)));
-  body(RecordedSegmentTable{static_cast<const SegmentTable*>(
+  body(RecordedSegmentTable{static_cast<const Table*>(
            RecordedTable(queue, recorded, segments))},
        packed / tiling.tile + most);
 }

@@ -15,12 +15,6 @@ namespace lorica::cuda {
 
 enum class Side : uint8_t { kQueries, kKeys };
 
-// Segments of a table that kernels read.
-inline constexpr int64_t kMaxTableSegments = 64;
-
-// The first words of the names of tables, see RecordTable.
-enum class TableKind : uint8_t { kTiles, kLibrary };
-
 // Calls body(rows) for the rows of [0, rows) that no segment covers.
 template <typename Body>
 void ForUncovered(const ArrayView<Segment>& segments, Side side, int64_t rows,

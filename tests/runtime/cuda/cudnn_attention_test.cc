@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/allocator.h"
 #include "runtime/cuda/queue.h"
 #include "runtime/ops.h"
 #include "runtime/recording.h"
@@ -218,8 +219,84 @@ TEST(CudnnAttentionRowsTest, SlicesOfAMatrixHaveTheBitsOfMatricesOfTheirOwn) {
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
 }
 
+// Records of one token each and another of the rest, which comes first or last.
+std::vector<Segment> ManyRecords(int64_t count, bool rest_first) {
+  const int64_t rest = Rows::kTokens - count + 1;
+  std::vector<Segment> records;
+  int64_t first = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const bool is_rest = i == (rest_first ? 0 : count - 1);
+    records.push_back(Record(first, is_rest ? rest : 1));
+    first += records.back().num_queries;
+  }
+  return records;
+}
+
+// Out, lse, dq, dk and dv of some rows, in memory that stays.
+struct Computed {
+  explicit Computed(Device* device) {
+    const auto add = [&](int64_t rows, int64_t cols, DType dtype) {
+      results.push_back(Tensor::Zeros(device, {rows, cols}, dtype));
+    };
+    add(Rows::kTokens, Rows::kQueryCols, DType::kBF16);
+    add(Rows::kQueryCols / Rows::kHeadDim, Rows::kTokens, DType::kF32);
+    add(Rows::kTokens, Rows::kQueryCols, DType::kBF16);
+    add(Rows::kTokens, Rows::kKeyCols, DType::kBF16);
+    add(Rows::kTokens, Rows::kKeyCols, DType::kBF16);
+  }
+  void Compute(const Rows& rows, const std::vector<Segment>& segments) {
+    const ops::AttentionResult result = rows.Attend(segments);
+    const auto [dq, dk, dv] = rows.Gradients(result, segments);
+    const Tensor from[] = {result.out, result.lse, dq, dk, dv};
+    for (size_t i = 0; i < results.size(); ++i) {
+      ops::ConvertInto(from[i], 1.0f, &results[i]);
+    }
+  }
+  std::vector<std::vector<float>> Values() const {
+    std::vector<std::vector<float>> values;
+    for (const Tensor& result : results) values.push_back(result.ToFloats());
+    return values;
+  }
+
+  std::vector<Tensor> results;
+};
+
 ArrayView<Segment> ArrayOf(const std::vector<Segment>& segments) {
   return {segments.data(), std::ssize(segments)};
+}
+
+// More than the arguments of a kernel hold.
+TEST(RecordedAttentionTest, OfManyRecordsComputesThoseOfTheReplay) {
+  const std::vector<Segment> one = ManyRecords(65, false);
+  const std::vector<Segment> other = ManyRecords(66, true);
+  for (const auto kernels :
+       {AttentionKernels::kOwn, AttentionKernels::kCudnn}) {
+    cuda_fakes::Reset({.sdpa_workspace_bytes = kWorkspaceBytes});
+    const std::unique_ptr<Device> device = OpenFakeGpu();
+    AttentionOf(*device).Choose(kernels);
+    const Rows rows(device.get());
+    Computed computed(device.get());
+    computed.Compute(rows, other);
+    const auto expected = computed.Values();
+    Recorder* recorder = device->backend().recorder(device->queue());
+    ASSERT_FALSE(recorder->Fixed(ArrayOf(one)).empty());
+    ASSERT_EQ(recorder->Fixed(ArrayOf(one)), recorder->Fixed(ArrayOf(other)));
+    Allocator memory(&device->backend(), device->queue(), Allocation::kPool);
+    Allocator::Plan plan;
+    const std::unique_ptr<Recording> recording = recorder->New();
+    for (const auto phase :
+         {Recording::Phase::kRehearsal, Recording::Phase::kRecording}) {
+      const Device::Scope scope(device.get(), &memory);
+      memory.BeginPlan(&plan);
+      recording->Begin(phase);
+      computed.Compute(rows, one);
+      recording->End();
+      memory.EndPlan();
+    }
+    recording->Replay(ArrayOf(other));
+    EXPECT_EQ(computed.Values(), expected);
+    EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  }
 }
 
 TEST(RecordedAttentionTest, NeedsEveryRowInARecord) {
