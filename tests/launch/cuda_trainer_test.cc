@@ -167,10 +167,12 @@ class PassGraphsTest : public testing::Test {
   }
 
   static Curve Train(const RunConfig& config,
-                     const cuda_fakes::Settings& settings) {
+                     const cuda_fakes::Settings& settings,
+                     float dropout = 0.0f) {
     cuda_fakes::Reset(settings);
     Curve curve =
-        TrainGolden(OpenFakeGpu, config, {.folder = "heads_5_5_untied"});
+        TrainGolden(OpenFakeGpu, config,
+                    {.folder = "heads_5_5_untied", .dropout = dropout});
     EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
     // What a graph uses of memory that is gone.
     EXPECT_THAT(cuda_sim::TakeReports(), IsEmpty());
@@ -225,6 +227,17 @@ TEST_F(PassGraphsTest, ChangeNoBitWhereALibraryComputesAttention) {
   const Curve curve = Train(config, settings);
   ExpectSame(curve, plain);
   EXPECT_EQ(curve.passes.replayed, 2);
+}
+
+// Masks are those of the pass's rows, whatever rows it was recorded with.
+TEST_F(PassGraphsTest, ChangeNoBitWithDropout) {
+  constexpr float kDropout = 0.25f;
+  const Curve plain = Train(Config(4, 0), {}, kDropout);
+  EXPECT_NE(plain.losses[0], Plain().losses[0]);
+  const Curve curve =
+      Train(Config(4, 8), {.policy = Policy::kLazyLast}, kDropout);
+  ExpectSame(curve, plain);
+  EXPECT_EQ(curve.passes.replayed, 5);
 }
 
 // Gradients are summed over the ranks between the passes. What backward

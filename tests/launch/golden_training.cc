@@ -25,8 +25,9 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
   CHECK(base.ok()) << base.status().message();
   const DType dtype = config.model.dtype;
   const std::string directory = golden.adapter_path(model.adapter);
-  const auto peft = ReadPeftAdapter(directory);
+  auto peft = ReadPeftAdapter(directory);
   CHECK(peft.ok()) << peft.status().message();
+  peft->lora.dropout = model.dropout;
   const auto adapter = LoadAdapter(*base, *peft, directory, dtype, session);
   CHECK(adapter.ok()) << adapter.status().message();
   const auto gpt = LoadGpt(

@@ -34,6 +34,7 @@ struct GoldenModel {
   std::string folder = "heads_9_3_tied_sharded";
   std::string adapter = "adapter_all";
   AdapterPlace place = AdapterPlace::kResident;
+  float dropout = 0.0f;  // Of the adapter's input.
   // Called by each rank before each of its micro-batches; may be absent.
   std::function<void()> before_micro_batch;
 };
