@@ -53,6 +53,7 @@ done | c++filt | awk '
     sub(/.* for .sm_/, "", arch); sub(/[^0-9].*/, "", arch)
     gsub(/lorica::cuda::|lorica::|_GLOBAL__N_[_0-9a-z]*::|\(anonymous namespace\)::/, "", name)
     sub(/^void /, "", name); sub(/>\(.*/, ">", name); sub(/Kernel\(.*/, "Kernel", name)
+    gsub(/SegmentTable<64l> >/, "SegmentTable>", name)
     gsub(/__nv_bfloat16/, "bf16", name); gsub(/\([A-Za-z]+\)/, "", name)
   }
   /spill stores/ { match($0, /[0-9]+ bytes spill stores/); spills = substr($0, RSTART) + 0 }
