@@ -80,12 +80,6 @@ cudaError_t Waited(bool done) { return done ? cudaSuccess : cudaErrorUnknown; }
 
 }  // namespace
 
-struct CUevent_st {
-  std::shared_ptr<Op> op;  // Of the latest record.
-  std::shared_ptr<double> microseconds =
-      std::make_shared<double>();  // Its time.
-};
-
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -170,63 +164,6 @@ cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (Forbidden(stream, "cudaStreamSynchronize")) return kForbidden;
   return Waited(TheTimeline().RunUntil(Of(stream)->last));
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
-                                unsigned) {
-  const auto lock = Lock();
-  if (Forbidden(stream, "cudaStreamWaitEvent")) return kForbidden;
-  if (event->op == nullptr) {
-    TheTimeline().Report("a wait for an event never recorded does nothing");
-    return cudaSuccess;
-  }
-  TheTimeline().Add(Of(stream), {.name = "event wait", .after = event->op});
-  return cudaSuccess;
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = new CUevent_st;
-  return cudaSuccess;
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  const auto lock = Lock();
-  delete event;
-  return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  const auto lock = Lock();
-  if (Forbidden(stream, "cudaEventRecord")) return kForbidden;
-  event->microseconds = std::make_shared<double>();
-  event->op = TheTimeline().Add(
-      Of(stream),
-      {.name = "event record", .run = [at = event->microseconds](const Op&) {
-         *at = TheTimeline().microseconds();
-       }});
-  return cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  if (Forbidden("cudaEventSynchronize")) return kForbidden;
-  return Waited(TheTimeline().RunUntil(event->op));
-}
-
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin,
-                                 cudaEvent_t end) {
-  const auto lock = Lock();
-  if (begin->op == nullptr || end->op == nullptr) {
-    return cudaErrorInvalidResourceHandle;
-  }
-  if (!begin->op->done || !end->op->done) return cudaErrorNotReady;
-  *milliseconds =
-      static_cast<float>(1e-3 * (*end->microseconds - *begin->microseconds));
-  return cudaSuccess;
-}
-
-cudaError_t cudaEventQuery(cudaEvent_t event) {
-  if (Forbidden("cudaEventQuery")) return kForbidden;
-  return TheTimeline().Poke(event->op) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream) {

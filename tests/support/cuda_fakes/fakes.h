@@ -11,14 +11,16 @@
 // cudaFreeAsync, a buffer taken again too early. Kernels run on the simulator;
 // with its access checks their accesses count as well.
 //
-// Work of a captured stream runs when its graph is launched, with the same
-// checks each time. Calls that the runtime refuses in a capture are reported,
-// and those that lorica has no use for there: memory, events, collectives and
-// copies of host memory.
+// Work of captured streams runs when its graph is launched, with the same
+// checks each time: only what events order is ordered. Calls that the runtime
+// refuses in a capture are reported, a stream that waits for the capture's
+// events and is not waited for, and calls that lorica has no use for there:
+// memory and copies of host memory.
 //
 // Ranks are threads. Collectives are matched over the ranks by kind, count and
-// type; where all threads wait for each other, or nothing happens for long, a
-// report says who waits for whom, and the calls that wait fail.
+// type, those of graphs at each launch and by what was captured together; where
+// all threads wait for each other, or nothing happens for long, a report says
+// who waits for whom, and the calls that wait fail.
 #ifndef LORICA_TESTS_SUPPORT_CUDA_FAKES_FAKES_H_
 #define LORICA_TESTS_SUPPORT_CUDA_FAKES_FAKES_H_
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/dtype.h"
+#include "tests/support/cuda_fakes/streams.h"
 
 namespace lorica::cuda_fakes {
 namespace {
@@ -20,41 +21,6 @@ namespace {
 using testing::Contains;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-constexpr size_t kFloats = 8;
-constexpr size_t kBytes = kFloats * sizeof(float);
-
-// A stream pair of one rank and what runs on it.
-struct Streams {
-  Streams() {
-    cudaSetDevice(0);
-    cudaStreamCreateWithFlags(&compute, cudaStreamNonBlocking);
-    cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
-    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
-  }
-  ~Streams() { cudaEventDestroy(event); }
-
-  // Work of `to` from now on follows what `from` has now.
-  void Order(cudaStream_t from, cudaStream_t to) {
-    cudaEventRecord(event, from);
-    cudaStreamWaitEvent(to, event, 0);
-  }
-
-  cudaStream_t compute = nullptr;
-  cudaStream_t other = nullptr;
-  cudaEvent_t event = nullptr;
-};
-
-float* Allocate(cudaStream_t stream) {
-  void* data = nullptr;
-  cudaMallocAsync(&data, kBytes, stream);
-  return static_cast<float*>(data);
-}
-
-void Fill(float* data, float value, cudaStream_t stream) {
-  const std::vector<float> host(kFloats, value);
-  cudaMemcpyAsync(data, host.data(), kBytes, cudaMemcpyHostToDevice, stream);
-}
 
 class FakesTest : public testing::TestWithParam<Policy> {
  protected:
@@ -158,147 +124,6 @@ TEST(LazyFakesTest, PinnedMemoryIsReadLate) {
   cudaFreeHost(pinned);
 }
 
-// The graph of what `body` gives the stream; null where there is none.
-cudaGraphExec_t Capture(
-    cudaStream_t stream, const std::function<void()>& body,
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeThreadLocal) {
-  EXPECT_EQ(cudaStreamBeginCapture(stream, mode), cudaSuccess);
-  body();
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  if (cudaStreamEndCapture(stream, &graph) != cudaSuccess) return nullptr;
-  EXPECT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
-  cudaGraphDestroy(graph);
-  return exec;
-}
-
-TEST_P(FakesTest, AGraphRunsAtEachLaunchAndNotBefore) {
-  Streams s;
-  float* a = Allocate(s.compute);
-  float* b = Allocate(s.compute);
-  Fill(b, -1.0f, s.compute);
-  const cudaGraphExec_t graph = Capture(s.compute, [&] {
-    cudaMemcpyAsync(b, a, kBytes, cudaMemcpyDeviceToDevice, s.compute);
-  });
-  ASSERT_NE(graph, nullptr);
-  std::vector<float> seen;
-  for (int launch = 0; launch < 3; ++launch) {
-    Fill(a, static_cast<float>(launch), s.compute);
-    if (launch > 0) cudaGraphLaunch(graph, s.compute);
-    std::vector<float> host(kFloats);
-    cudaMemcpyAsync(host.data(), b, kBytes, cudaMemcpyDeviceToHost, s.compute);
-    EXPECT_EQ(cudaStreamSynchronize(s.compute), cudaSuccess);
-    seen.push_back(host[0]);
-  }
-  EXPECT_EQ(seen, (std::vector<float>{-1.0f, 1.0f, 2.0f}));
-  cudaGraphExecDestroy(graph);
-  EXPECT_EQ(GraphLaunches(), 2);
-  EXPECT_THAT(TakeReports(), IsEmpty());
-}
-
-TEST_P(FakesTest, ALaunchThatNothingOrdersIsReported) {
-  Streams s;
-  float* a = Allocate(s.compute);
-  float* b = Allocate(s.compute);
-  const cudaGraphExec_t graph = Capture(s.compute, [&] {
-    cudaMemcpyAsync(b, a, kBytes, cudaMemcpyDeviceToDevice, s.compute);
-  });
-  s.Order(s.compute, s.other);
-  cudaGraphLaunch(graph, s.compute);
-  Fill(a, 1.0f, s.other);  // While the graph reads it.
-  cudaDeviceSynchronize();
-  cudaGraphExecDestroy(graph);
-  EXPECT_THAT(TakeReports(), Contains(HasSubstr("nothing orders them")));
-}
-
-TEST_P(FakesTest, CallsThatHaveNoPlaceInACaptureAreReported) {
-  Streams s;
-  float* a = Allocate(s.compute);
-  float host[kFloats];
-  void* memory = nullptr;
-  cudaEventRecord(s.event, s.other);
-  const std::vector<std::function<cudaError_t()>> calls = {
-      [&] { return cudaStreamSynchronize(s.compute); },
-      [&] { return cudaDeviceSynchronize(); },
-      [&] { return cudaEventSynchronize(s.event); },
-      [&] { return cudaEventQuery(s.event); },
-      [&] { return cudaEventRecord(s.event, s.compute); },
-      [&] { return cudaStreamWaitEvent(s.compute, s.event, 0); },
-      [&] { return cudaMallocAsync(&memory, kBytes, s.compute); },
-      [&] { return cudaFreeAsync(a, s.compute); },
-      [&] { return cudaMallocHost(&memory, kBytes); },
-      [&] {
-        return cudaMemcpyAsync(a, host, kBytes, cudaMemcpyHostToDevice,
-                               s.compute);
-      },
-      [&] {
-        return cudaMemcpyAsync(host, a, kBytes, cudaMemcpyDeviceToHost,
-                               s.compute);
-      }};
-  for (size_t i = 0; i < calls.size(); ++i) {
-    const cudaGraphExec_t graph = Capture(s.compute, [&] {
-      EXPECT_EQ(calls[i](), cudaErrorStreamCaptureUnsupported) << i;
-    });
-    EXPECT_EQ(graph, nullptr) << i;
-    EXPECT_THAT(TakeReports(), Contains(HasSubstr("no place in"))) << i;
-  }
-}
-
-TEST_P(FakesTest, OnlyAGlobalCaptureForbidsOtherThreadsTheirQuestions) {
-  Streams s;
-  cudaEventRecord(s.event, s.other);
-  for (const auto mode :
-       {cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeGlobal}) {
-    const bool global = mode == cudaStreamCaptureModeGlobal;
-    const cudaGraphExec_t graph = Capture(
-        s.compute,
-        [&] { std::thread([&] { cudaEventQuery(s.event); }).join(); }, mode);
-    EXPECT_EQ(graph == nullptr, global);
-    EXPECT_EQ(TakeReports().empty(), !global);
-    if (graph != nullptr) cudaGraphExecDestroy(graph);
-  }
-}
-
-TEST(LazyFakesTest, AGraphThatGoesBeforeItHasRunIsReported) {
-  Reset({.policy = Policy::kLazyLast});
-  Streams s;
-  float* a = Allocate(s.compute);
-  float* b = Allocate(s.compute);
-  const cudaGraphExec_t graph = Capture(s.compute, [&] {
-    cudaMemcpyAsync(b, a, kBytes, cudaMemcpyDeviceToDevice, s.compute);
-  });
-  cudaGraphLaunch(graph, s.compute);
-  cudaGraphExecDestroy(graph);
-  cudaDeviceSynchronize();
-  EXPECT_THAT(TakeReports(), Contains(HasSubstr("has not run")));
-}
-
-// Runs `rank` as threads 0 and 1 with a communicator each.
-void OnTwoRanks(const std::function<void(int rank, ncclComm_t comm)>& body) {
-  ncclUniqueId id;
-  ncclGetUniqueId(&id);
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < 2; ++rank) {
-    threads.emplace_back([&, rank] {
-      cudaSetDevice(rank);
-      ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-      config.blocking = 0;
-      ncclComm_t comm = nullptr;
-      ncclResult_t result = ncclCommInitRankConfig(&comm, 2, id, rank, &config);
-      while (result == ncclInProgress) ncclCommGetAsyncError(comm, &result);
-      body(rank, comm);
-      ncclCommFinalize(comm);
-      ncclCommDestroy(comm);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
-
-void Await(ncclComm_t comm) {
-  ncclResult_t result = ncclInProgress;
-  while (result == ncclInProgress) ncclCommGetAsyncError(comm, &result);
-}
-
 TEST_P(FakesTest, CollectivesOfThreadsMeet) {
   OnTwoRanks([](int rank, ncclComm_t comm) {
     Streams s;
@@ -339,21 +164,6 @@ TEST_P(FakesTest, DifferentCollectivesAreReported) {
     cudaStreamSynchronize(s.compute);
   });
   EXPECT_THAT(TakeReports(), Contains(HasSubstr("where rank")));
-}
-
-TEST_P(FakesTest, ACollectiveInACaptureIsReported) {
-  OnTwoRanks([](int, ncclComm_t comm) {
-    Streams s;
-    float* a = Allocate(s.compute);
-    EXPECT_EQ(Capture(s.compute,
-                      [&] {
-                        ncclAllReduce(a, a, kFloats, ncclFloat32, ncclSum, comm,
-                                      s.compute);
-                        Await(comm);
-                      }),
-              nullptr);
-  });
-  EXPECT_THAT(TakeReports(), Contains(HasSubstr("no place in")));
 }
 
 TEST_P(FakesTest, AnExtraCollectiveIsADeadlockReport) {

@@ -1,5 +1,7 @@
 // The functions of NCCL that lorica calls. Communicators do not block: a call
 // is under way until it is asked about, and only then does the stream have it.
+// A call that a capture has meets the other ranks' at each launch of its graph,
+// and there only the calls of the same capture.
 #include <nccl.h>
 
 #include <algorithm>
@@ -85,6 +87,9 @@ struct ncclComm {
   bool finalized = false;
   ncclResult_t error = ncclSuccess;
   std::vector<Deferred> deferred;
+  int64_t captured = 0;  // Calls.
+  // Shared with the nodes of captured calls.
+  std::shared_ptr<int> in_graphs = std::make_shared<int>();
 };
 
 namespace {
@@ -92,6 +97,12 @@ namespace {
 std::map<std::string, std::shared_ptr<Group>>& Groups() {
   static auto* const groups = new std::map<std::string, std::shared_ptr<Group>>;
   return *groups;
+}
+
+// Communicators that others may still speak of.
+std::vector<std::unique_ptr<ncclComm>>& Ended() {
+  static auto* const ended = new std::vector<std::unique_ptr<ncclComm>>();
+  return *ended;
 }
 
 float ValueAt(const void* data, ncclDataType_t type, size_t i) {
@@ -212,8 +223,8 @@ Op OpOf(const Deferred& call, int ranks) {
   return op;
 }
 
-// Hands a call to the stream: it meets the other ranks' calls of this number.
-void Launch(ncclComm* comm, const Deferred& call) {
+// The call meets the other ranks' calls of this number when the operation runs.
+void Arrive(ncclComm* comm, const Deferred& call, Op* op) {
   const int64_t number = comm->calls++;
   Group& group = *comm->group;
   std::shared_ptr<Collective>& collective = group.collectives[number];
@@ -240,21 +251,33 @@ void Launch(ncclComm* comm, const Deferred& call) {
     collective->mismatched = true;
   }
   collective->parts[me] = call.part;
-  Op op = OpOf(call, group.size);
   const auto registered = [comm](const Region& region) {
     return Registrations::Get().Cover(comm, region);
   };
-  if (std::all_of(op.reads.begin(), op.reads.end(), registered) &&
-      std::all_of(op.writes.begin(), op.writes.end(), registered)) {
+  if (std::all_of(op->reads.begin(), op->reads.end(), registered) &&
+      std::all_of(op->writes.begin(), op->writes.end(), registered)) {
     Registrations::Get().CountCall();
   }
-  if (!collective->aborted) op.meeting = collective->meeting;
-  op.member = me;
-  const bool last = ++collective->arrived == ranks;
-  Timeline::Get().Add(reinterpret_cast<Stream*>(call.stream), std::move(op));
-  if (!last) return;
+  if (!collective->aborted) op->meeting = collective->meeting;
+  op->member = me;
+  if (++collective->arrived < ranks) return;
   Timeline::Get().CountCollective();
   group.collectives.erase(number);
+}
+
+// Hands a call to the stream.
+void Launch(ncclComm* comm, Deferred call) {
+  auto* const stream = reinterpret_cast<Stream*>(call.stream);
+  Op op = OpOf(call, comm->group->size);
+  if (stream->capture == nullptr) {
+    Arrive(comm, call, &op);
+  } else {
+    call.part.what += ", captured as " + std::to_string(comm->captured++);
+    op.arrive = [comm, call, in_graph = comm->in_graphs](Op* copy) {
+      Arrive(comm, call, copy);
+    };
+  }
+  Timeline::Get().Add(stream, std::move(op));
 }
 
 ncclResult_t Defer(ncclComm* comm, Kind kind, Part part, cudaStream_t stream) {
@@ -327,8 +350,8 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
     *error = ncclInProgress;  // A watchdog asks; the caller will.
     return ncclSuccess;
   }
-  for (const Deferred& call : std::exchange(comm->deferred, {})) {
-    Launch(comm, call);
+  for (Deferred& call : std::exchange(comm->deferred, {})) {
+    Launch(comm, std::move(call));
   }
   return ncclSuccess;
 }
@@ -346,7 +369,12 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     Timeline::Get().Report("ncclCommDestroy without ncclCommFinalize");
   }
   Registrations::Get().CheckNoneOf(comm);
-  delete comm;
+  if (comm->in_graphs.use_count() > 1) {
+    Timeline::Get().Report("ncclCommDestroy before a graph with its calls");
+    Ended().emplace_back(comm);
+  } else {
+    delete comm;
+  }
   return ncclSuccess;
 }
 
@@ -354,8 +382,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 // communicator stays, as other threads may still ask about it.
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   const auto lock = Lock();
-  static auto* const aborted = new std::vector<std::unique_ptr<ncclComm>>();
-  aborted->emplace_back(comm);
+  Ended().emplace_back(comm);
   comm->error = ncclRemoteError;
   for (auto& [number, collective] : comm->group->collectives) {
     collective->aborted = true;

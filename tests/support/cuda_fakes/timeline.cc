@@ -106,12 +106,12 @@ void Timeline::Progress() {
 
 std::shared_ptr<Op> Timeline::Add(Stream* stream, Op op) {
   const Lock lock(mutex_);
-  if (stream->capture.has_value()) {
-    if (op.after != nullptr || op.meeting != nullptr) {
-      Spoil(&*stream->capture, op.name);
-      if (op.meeting != nullptr) *op.meeting = {};  // It holds its calls.
-    }
-    stream->capture->graph->ops.push_back(std::move(op));
+  if (Capture* const capture = stream->capture.get()) {
+    const auto own =
+        std::find(capture->streams.begin(), capture->streams.end(), stream);
+    capture->graph.push_back(
+        {.op = std::move(op),
+         .lane = static_cast<size_t>(own - capture->streams.begin())});
     return nullptr;
   }
   auto added = std::make_shared<Op>(std::move(op));
@@ -127,15 +127,15 @@ std::shared_ptr<Op> Timeline::Add(Stream* stream, Op op) {
   return added;
 }
 
-void Timeline::Spoil(Capture* capture, const std::string& call) {
+void Timeline::Spoil(Capture* capture, std::string why) {
   capture->valid = false;
-  Report(call + " has no place in a stream's capture");
+  Report(std::move(why));
 }
 
 bool Timeline::ForbidsInStream(Stream* stream, const std::string& call) {
   const Lock lock(mutex_);
-  if (!stream->capture.has_value()) return false;
-  Spoil(&*stream->capture, call);
+  if (stream->capture == nullptr) return false;
+  Spoil(stream->capture.get(), call + " has no place in a stream's capture");
   return true;
 }
 
@@ -143,24 +143,17 @@ bool Timeline::Forbids(const std::string& call) {
   const Lock lock(mutex_);
   bool forbids = false;
   for (const auto& stream : streams_) {
-    std::optional<Capture>& capture = stream->capture;
-    if (!capture.has_value() || capture->forbidden == Forbidden::kToNone ||
+    Capture* const capture = stream->capture.get();
+    if (capture == nullptr || capture->streams[0] != stream.get() ||
+        capture->forbidden == Forbidden::kToNone ||
         (capture->forbidden == Forbidden::kToThread &&
          capture->thread != std::this_thread::get_id())) {
       continue;
     }
-    Spoil(&*capture, call);
+    Spoil(capture, call + " has no place in a stream's capture");
     forbids = true;
   }
   return forbids;
-}
-
-std::shared_ptr<Op> Timeline::Launch(const Graph& graph, Stream* stream) {
-  const Lock lock(mutex_);
-  ++graph_launches_;
-  std::shared_ptr<Op> last;
-  for (const Op& op : graph.ops) last = Add(stream, op);
-  return last;
 }
 
 bool Timeline::Ready(const Op& op) {
@@ -345,10 +338,22 @@ bool Timeline::WaitFor(const Op& op, Lock* lock) {
   return !dead_;
 }
 
+// What keeps an operation from running: the first of its stream, or of the
+// stream whose event that waits for, and so on.
+const Op& Timeline::Obstacle(const Op& op) {
+  const Op* head = op.stream->pending.front().get();
+  std::set<const Stream*> seen = {op.stream};
+  while (head->after != nullptr && !head->after->done &&
+         seen.insert(head->after->stream).second) {
+    head = head->after->stream->pending.front().get();
+  }
+  return *head;
+}
+
 void Timeline::ReportDeadlock(const char* how) {
   std::string text = std::string("deadlock, ") + how + ":";
   for (const auto& [thread, wait] : waits_) {
-    const Op& head = *wait.op->stream->pending.front();
+    const Op& head = Obstacle(*wait.op);
     text += " '" + wait.op->name + "' waits behind '" + head.name + "'";
     if (head.meeting != nullptr) {
       for (size_t r = 0; r < head.meeting->present.size(); ++r) {

@@ -61,6 +61,8 @@ struct Op {
   std::shared_ptr<Op> after;  // Of an event that is waited for.
   std::shared_ptr<Meeting> meeting;
   size_t member = 0;  // Of the meeting.
+  // Of a node: what a launch of its graph does to the copy that will run.
+  std::function<void(Op*)> arrive;
   // The Timeline's.
   Stream* stream = nullptr;
   Stamp stamp;
@@ -68,19 +70,29 @@ struct Op {
   bool done = false;
 };
 
-// What a captured stream was given: copies of these run at each launch.
-struct Graph {
-  std::vector<Op> ops;
+// What captured streams were given: copies of the operations run at each
+// launch, those of a lane in their order.
+struct Node {
+  enum class Kind : uint8_t { kWork, kRecord };
+
+  Op op;
+  size_t lane = 0;              // One for each stream; 0 is the first's.
+  std::optional<size_t> after;  // A node of another lane.
+  Kind kind = Kind::kWork;
 };
+using Graph = std::vector<Node>;
 
 // Whose calls that touch the host a capture forbids.
 enum class Forbidden : uint8_t { kToAll, kToThread, kToNone };
 
+// From the beginning to the end in one stream, with all streams that waited for
+// its events in between.
 struct Capture {
-  std::shared_ptr<Graph> graph;
+  std::vector<Stream*> streams;  // By lane.
   Forbidden forbidden;
   std::thread::id thread;
   bool valid = true;
+  Graph graph;
 };
 
 struct Stream {
@@ -88,8 +100,8 @@ struct Stream {
   uint32_t ticks = 0;
   std::deque<std::shared_ptr<Op>> pending;
   std::shared_ptr<Op> last;
-  Clock clock;  // Of the last operation that ran.
-  std::optional<Capture> capture;
+  Clock clock;                       // Of the last operation that ran.
+  std::shared_ptr<Capture> capture;  // Null: what it is given runs.
 };
 
 // One for the process: threads, streams and reports. Every function takes the
@@ -108,14 +120,16 @@ class Timeline {
   void Enter();
 
   Stream* NewStream();
-  // Captured streams keep it for launches of their graph.
+  // Null where the stream is captured: its graph keeps the operation.
   std::shared_ptr<Op> Add(Stream* stream, Op op);
   // Whether a call has no place in a capture of its stream, or of any stream
   // that forbids it to the calling thread: reported, and no graph will come of
   // the capture.
   bool ForbidsInStream(Stream* stream, const std::string& call);
   bool Forbids(const std::string& call);
-  std::shared_ptr<Op> Launch(const Graph& graph, Stream* stream);
+  // No graph will come of a capture, and why.
+  void Spoil(Capture* capture, std::string why);
+  void CountGraphLaunch() { ++graph_launches_; }
   int64_t graph_launches() const { return graph_launches_; }
   // Runs what `op` needs and `op`. False where that cannot be; null is done.
   bool RunUntil(const std::shared_ptr<Op>& op);
@@ -155,7 +169,6 @@ class Timeline {
   static Thread& Current();
   static bool Ready(const Op& op);
   static bool Runnable(const Op& op);
-  void Spoil(Capture* capture, const std::string& call);
   void Collect(const Op* op, std::set<const Stream*>* seen,
                std::vector<std::shared_ptr<Op>>* runnable) const;
   std::vector<std::shared_ptr<Op>> RunnableFor(const Op& op);
@@ -165,6 +178,7 @@ class Timeline {
   bool RunUntil(const std::shared_ptr<Op>& op, Lock* lock);
   bool WaitFor(const Op& op, Lock* lock);
   bool EverybodyWaits() const;
+  static const Op& Obstacle(const Op& op);
   void ReportDeadlock(const char* how);
 
   std::recursive_mutex mutex_;
