@@ -73,17 +73,23 @@ std::ostream& operator<<(std::ostream& out, const Traffic& traffic) {
   return out << traffic.calls << " calls, " << traffic.bytes << " bytes";
 }
 
-// A collective in progress: counts it and shows it to the watchdog.
+// A collective in progress: counts it and shows it to the watchdog, or notes it
+// where it is being recorded.
 class Communicator::Call {
  public:
   Call(Communicator* group, const char* collective, Purpose purpose,
        int64_t bytes)
       : span_(SpanKind::kCollective, collective, NameOf(purpose),
               {.bytes = static_cast<double>(bytes)}),
-        watchdog_(group->watchdog_) {
-    Traffic& traffic = group->traffic_[static_cast<size_t>(purpose)];
-    ++traffic.calls;
-    traffic.bytes += bytes;
+        recorded_(group->recording_ != nullptr),
+        watchdog_(recorded_ ? nullptr : group->watchdog_) {
+    const Traffic mine = {.calls = 1, .bytes = bytes};
+    const auto index = static_cast<size_t>(purpose);
+    if (recorded_) {
+      group->recording_->traffic[index] += mine;
+      return;
+    }
+    group->traffic_[index] += mine;
     ++group->sequence_;
     if (watchdog_ != nullptr) {
       watchdog_->Begin({.group = group,
@@ -94,10 +100,12 @@ class Communicator::Call {
     }
   }
   ~Call() {
+    CHECK(!recorded_ || in_device_) << "the host's collective is recorded";
     if (watchdog_ != nullptr) watchdog_->End();
   }
   // The collective goes on in a device when the call has ended.
   void GoesOnIn(DeviceCollectives* device) {
+    in_device_ = true;
     if (watchdog_ != nullptr) watchdog_->Follow(device->LastWork());
   }
   Call(const Call&) = delete;
@@ -105,6 +113,8 @@ class Communicator::Call {
 
  private:
   Span span_;
+  bool recorded_;
+  bool in_device_ = false;
   Watchdog* watchdog_;
 };
 
@@ -199,11 +209,44 @@ void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose) {
 }
 
 void Communicator::StartAllReduceSum(Tensor* tensor, Purpose purpose) {
+  CHECK(recording_ == nullptr) << "a sum beside the work that is recorded";
   AllReduceSum(tensor, purpose, Sum::kBeside);
 }
 
 void Communicator::JoinSums(Device* device) {
   if (device_ != nullptr) device_->JoinSums(device);
+}
+
+void Communicator::BeginRecording(RecordedCalls* calls) {
+  CHECK(recording_ == nullptr);
+  recording_ = calls;
+}
+
+void Communicator::EndRecording() { recording_ = nullptr; }
+
+void Communicator::Replay(const RecordedCalls& calls, Device* device,
+                          const std::function<void()>& replay) {
+  Traffic all;
+  Purpose purpose = Purpose::kControl;
+  for (size_t i = 0; i < calls.traffic.size(); ++i) {
+    all += calls.traffic[i];
+    if (calls.traffic[i].calls > 0) purpose = static_cast<Purpose>(i);
+  }
+  if (all.calls == 0) return replay();
+  if (watchdog_ != nullptr) {
+    watchdog_->Begin({.group = this,
+                      .collective = "recorded collectives",
+                      .purpose = purpose,
+                      .sequence = sequence_ + 1,
+                      .calls = all.calls,
+                      .bytes = all.bytes});
+  }
+  for (size_t i = 0; i < traffic_.size(); ++i) traffic_[i] += calls.traffic[i];
+  sequence_ += all.calls;
+  replay();
+  if (watchdog_ == nullptr) return;
+  watchdog_->Follow(device_->WorkOf(device));
+  watchdog_->End();
 }
 
 Tensor Communicator::SumMemory(Device* device, int64_t elements) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -37,9 +38,19 @@ std::ostream& operator<<(std::ostream& out, Purpose purpose);
 struct Traffic {
   int64_t calls = 0;
   int64_t bytes = 0;
+  Traffic& operator+=(const Traffic& other) {
+    calls += other.calls;
+    bytes += other.bytes;
+    return *this;
+  }
   friend bool operator==(const Traffic&, const Traffic&) = default;
 };
 std::ostream& operator<<(std::ostream& out, const Traffic& traffic);
+
+// Calls that are part of work that a device recorded and does again with it.
+struct RecordedCalls {
+  std::array<Traffic, kNumPurposes> traffic = {};
+};
 
 // The order of additions on devices. Activations are not needed to the same
 // bits on every mesh: tensor ranks change rounding anyway.
@@ -77,6 +88,7 @@ class Communicator {
   // their devices. They are opened when a tensor first needs them, which is
   // fatal where it fails, or here and now:
   void SetDeviceCollectives(OpenDeviceCollectives open, DeviceSums sums);
+  bool has_device_collectives() const { return open_device_ != nullptr; }
   absl::Status OpenDeviceCollectivesNow();
 
   // In place, on dense tensors of F32, BF16 (summed in F32, rounded once), I32
@@ -102,6 +114,18 @@ class Communicator {
   // group of one the tensor itself.
   Tensor ReduceScatterRows(const Tensor& tensor, absl::Span<const int64_t> rows,
                            Purpose purpose);
+
+  // What is called between the two is part of work that is being recorded
+  // (runtime/recording.h), by all ranks alike: it does not run, so it neither
+  // counts nor is watched, and `calls` receives it. Only collectives of devices
+  // that are not started beside other work have a place there.
+  void BeginRecording(RecordedCalls* calls);
+  void EndRecording();
+  // `replay` gives `device` recorded work again, on all ranks the same: the
+  // calls that are part of it count, take their numbers and are watched, as one
+  // call that lasts until the work is done.
+  void Replay(const RecordedCalls& calls, Device* device,
+              const std::function<void()>& replay);
 
   // The same on host values, for control and statistics.
   void AllReduceSum(absl::Span<float> values, Purpose purpose);
@@ -159,7 +183,8 @@ class Communicator {
   std::unique_ptr<Transport> transport_;
   std::vector<int> world_ranks_;
   std::array<Traffic, kNumPurposes> traffic_ = {};
-  int64_t sequence_ = 0;  // Collectives so far.
+  int64_t sequence_ = 0;                // Collectives so far.
+  RecordedCalls* recording_ = nullptr;  // Null: calls run.
   Watchdog* watchdog_ = nullptr;
   std::vector<char> scratch_;
   OpenDeviceCollectives open_device_;

@@ -60,6 +60,8 @@ class DeviceCollectives {
                                  const Tensor& slice) = 0;
   // The last call, for a watchdog.
   virtual std::shared_ptr<DeviceWork> LastWork() = 0;
+  // All that `device` was given, calls that it replays among it.
+  virtual std::shared_ptr<DeviceWork> WorkOf(Device* device) = 0;
 };
 
 // Opens the device collectives of a group; all its ranks call it and all fail

@@ -141,6 +141,10 @@ class NcclGroup : public DeviceCollectives {
   std::shared_ptr<DeviceWork> LastWork() override {
     return std::make_shared<NcclWork>(connection_, stream_);
   }
+  std::shared_ptr<DeviceWork> WorkOf(Device* device) override {
+    return std::make_shared<NcclWork>(connection_,
+                                      cuda::StreamOf(device->queue()));
+  }
 
  private:
   // Brackets of calls on stream_: it waits for the queue of the tensor's

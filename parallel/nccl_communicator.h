@@ -24,6 +24,10 @@ struct NcclOptions {
 // exchange chunks, each sums its own in the tree of tree_sum.h with the
 // device's ops, and the sums are gathered: 2 (n - 1) / n of the array sent by
 // each of n ranks, as a ring would.
+//
+// Calls can be recorded with the work around them (runtime/recording.h): the
+// stream follows the device's into the capture and back by the same events. The
+// recordings must go before the group.
 OpenDeviceCollectives NcclCollectives(const NcclOptions& options = {});
 
 }  // namespace lorica

@@ -25,11 +25,15 @@ std::string Describe(const WatchedCall& call, absl::Duration waited) {
   for (int peer = 0; peer < group.size(); ++peer) {
     members.push_back(group.world_rank(peer));
   }
-  std::string text =
-      absl::StrCat("rank ", group.world_rank(group.rank()), " waited ",
-                   absl::FormatDuration(waited), " in ", call.collective, " ",
-                   call.sequence, " (", NameOf(call.purpose), ", ", call.bytes,
-                   " bytes, group of ranks ", absl::StrJoin(members, " "), ")");
+  const std::string what =
+      call.calls == 1
+          ? absl::StrCat(call.sequence, " (", NameOf(call.purpose), ", ")
+          : absl::StrCat(call.sequence, " to ", call.sequence + call.calls - 1,
+                         " (");
+  std::string text = absl::StrCat(
+      "rank ", group.world_rank(group.rank()), " waited ",
+      absl::FormatDuration(waited), " in ", call.collective, " ", what,
+      call.bytes, " bytes, group of ranks ", absl::StrJoin(members, " "), ")");
   const std::vector<int> missing = group.Missing();
   if (!missing.empty()) {
     absl::StrAppend(&text, " for rank ", absl::StrJoin(missing, " "));

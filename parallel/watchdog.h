@@ -20,17 +20,19 @@
 
 namespace lorica {
 
-// A collective in progress.
+// A collective in progress, or several that were recorded.
 struct WatchedCall {
   const Communicator* group = nullptr;
   const char* collective = "";
   Purpose purpose = Purpose::kControl;
   int64_t sequence = 0;  // Counts the group's collectives from 1.
+  int64_t calls = 1;     // Of consecutive numbers; several of any purpose.
   int64_t bytes = 0;
 };
 
 // "rank 0 waited 60s in all-reduce sum 17 (adapter gradient, 4096 bytes, group
-// of ranks 0 1) for rank 1"; the last part where the transport knows.
+// of ranks 0 1) for rank 1"; the last part where the transport knows. Several
+// are "recorded collectives 17 to 53 (65536 bytes, ...".
 std::string Describe(const WatchedCall& call, absl::Duration waited);
 
 // A thread beside a rank's own. When a collective lasts longer than `timeout`

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "parallel/watchdog.h"
 #include "runtime/ops.h"
+#include "runtime/recording.h"
 #include "tests/parallel/communicator_suite.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/run_ranks.h"
@@ -227,6 +228,101 @@ TEST(NcclCommunicatorDeathTest, ACollectiveOfAPeerThatDoesNotComeIsAborted) {
       testing::ExitedWithCode(Watchdog::kExitCode),
       "rank 0 waited [0-9.]+m?s in all-reduce sum 2 \\(adapter gradient, 256 "
       "bytes, group of ranks 0 1\\)");
+}
+
+// Two sums of a tensor over the ranks as recorded work of its device.
+class RecordedSums {
+ public:
+  RecordedSums(Communicator* world, Tensor* tensor)
+      : world_(world), tensor_(tensor), device_(tensor->device()) {
+    Queue* const queue = device_->queue();
+    work_ = device_->backend().recorder(queue)->New();
+    work_->Begin(Recording::Phase::kRehearsal);
+    Sum();
+    work_->End();
+    work_->Begin(Recording::Phase::kRecording);
+    world_->BeginRecording(&calls_);
+    Sum();
+    world_->EndRecording();
+    work_->End();
+  }
+
+  void Replay() {
+    world_->Replay(calls_, device_, [this] { work_->Replay({}); });
+  }
+
+ private:
+  void Sum() {
+    world_->AllReduceSum(tensor_, Purpose::kActivation);
+    world_->AllReduceSum(tensor_, Purpose::kActivationGrad);
+  }
+
+  Communicator* world_;
+  Tensor* tensor_;
+  Device* device_;
+  std::unique_ptr<Recording> work_;
+  RecordedCalls calls_;
+};
+
+TEST(NcclCommunicatorTest, RecordedCollectivesRunAndCountWithEachReplay) {
+  for (const Policy policy : cuda_fakes::kPolicies) {
+    OnGpus(2, {.policy = policy}, kFastest, [](Communicator& world) {
+      Watchdog watchdog(absl::Seconds(20));
+      world.SetWatchdog(&watchdog);
+      const std::unique_ptr<Device> device = OpenTestDevice();
+      Tensor tensor = Tensor::Empty(device.get(), {64}, DType::kF32);
+      ops::Fill(1.0f, &tensor);
+      RecordedSums sums(&world, &tensor);
+      // What is recorded has not run.
+      EXPECT_THAT(tensor.ToHost<float>(), Each(4.0f));
+      EXPECT_EQ(world.traffic(Purpose::kActivation), (Traffic{1, 256}));
+      for (const float value : {16.0f, 64.0f}) {
+        sums.Replay();
+        EXPECT_THAT(tensor.ToHost<float>(), Each(value));
+      }
+      // Others go on as ever.
+      world.AllReduceSum(&tensor, Purpose::kActivation);
+      EXPECT_THAT(tensor.ToHost<float>(), Each(128.0f));
+      EXPECT_EQ(world.traffic(Purpose::kActivation), (Traffic{4, 1024}));
+      EXPECT_EQ(world.traffic(Purpose::kActivationGrad), (Traffic{3, 768}));
+      world.SetWatchdog(nullptr);
+    });
+    EXPECT_EQ(cuda_fakes::Collectives(), 2 + 2 * 2 + 1);
+    EXPECT_EQ(cuda_fakes::GraphLaunches(), 2 * 2);
+    EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+    EXPECT_EQ(cuda_fakes::BytesAllocated(), 0u);
+  }
+}
+
+TEST(NcclCommunicatorDeathTest, AReplayOfAPeerThatDoesNotComeIsAborted) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      OnGpus(2, {.policy = Policy::kLazyLast}, kFastest,
+             [](Communicator& world) {
+               Watchdog watchdog(absl::Seconds(2));
+               world.SetWatchdog(&watchdog);
+               const std::unique_ptr<Device> device = OpenTestDevice();
+               Tensor tensor = Tensor::Zeros(device.get(), {64}, DType::kF32);
+               RecordedSums sums(&world, &tensor);
+               sums.Replay();
+               if (world.rank() == 1) absl::SleepFor(absl::Seconds(60));
+               sums.Replay();
+               device->Synchronize();
+             }),
+      testing::ExitedWithCode(Watchdog::kExitCode),
+      "rank 0 waited [0-9.]+m?s in recorded collectives 5 to 6 \\(512 bytes, "
+      "group of ranks 0 1\\)");
+}
+
+TEST(NcclCommunicatorDeathTest, TheHostsCollectivesCannotBeRecorded) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_DEATH(OnGpus(2, {}, kFastest,
+                      [](Communicator& world) {
+                        RecordedCalls calls;
+                        world.BeginRecording(&calls);
+                        world.Barrier();
+                      }),
+               "the host's collective is recorded");
 }
 
 TEST(NcclCommunicatorTest, TensorsOfOtherTypesGoByWayOfTheHost) {
