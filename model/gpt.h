@@ -39,6 +39,8 @@ class Gpt {
   Gpt& operator=(const Gpt&) = delete;
 
   const GptConfig& config() const { return config_; }
+  // The ranks that hold the other slices.
+  Communicator& group() const { return *group_; }
   // The rows that a pass for this model may select.
   Selection selection() const {
     return plan_.row.output.to == Layout::kSharded ? Selection::kAll

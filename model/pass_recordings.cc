@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "parallel/communicator.h"
 #include "runtime/check.h"
 #include "runtime/trace.h"
 
@@ -24,6 +25,7 @@ struct PassRecordings::Recorded {
   bool rehearsed = false;
   bool recorded = false;
   std::unique_ptr<Recording> work;
+  RecordedCalls collectives;
 };
 
 PassRecordings::PassRecordings(const Gpt& gpt, const Adapter& adapter,
@@ -37,6 +39,7 @@ PassRecordings::PassRecordings(const Gpt& gpt, const Adapter& adapter,
       capacity_(static_cast<size_t>(capacity)),
       activations_(&device->backend(), device->queue(), Allocation::kPool) {
   CHECK(recorder_ != nullptr) << device->backend().name << " does not record";
+  CHECK(gpt.group().size() == 1 || gpt.group().has_device_collectives());
   CHECK_GT(capacity, 0);
 }
 
@@ -86,20 +89,24 @@ RowLosses PassRecordings::Train(const TrainingRows& rows, float grad_scale) {
                {std::ssize(rows.ids), std::ssize(rows.targets),
                 std::ssize(rows.selected), static_cast<int64_t>(rows.seed)});
   Recorded& recorded = Find(shape, rows);
+  Communicator& group = gpt_.group();
   recorded.pass.grad_scale.CopyFrom(&grad_scale);
   if (!recorded.recorded) {
     const auto phase = recorded.rehearsed ? Recording::Phase::kRecording
                                           : Recording::Phase::kRehearsal;
     activations_.BeginPlan(&recorded.plan);
     recorded.work->Begin(phase);
+    if (recorded.rehearsed) group.BeginRecording(&recorded.collectives);
     Run(recorded.pass, 1.0f, &recorded.losses);
+    if (recorded.rehearsed) group.EndRecording();
     recorded.work->End();
     activations_.EndPlan();
     counts_.recorded += recorded.rehearsed ? 1 : 0;
     recorded.recorded = std::exchange(recorded.rehearsed, true);
   }
   if (recorded.recorded) {
-    recorded.work->Replay(ArrayOf(rows.segments));
+    group.Replay(recorded.collectives, device_,
+                 [&] { recorded.work->Replay(ArrayOf(rows.segments)); });
     ++counts_.replayed;
   }
   // The next pass of the shape overwrites what is here.

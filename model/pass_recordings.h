@@ -24,13 +24,18 @@ namespace lorica {
 // before a replay: tokens, positions, targets, row numbers, bounds of records
 // and the gradient's scale. Activations of all shapes share one memory.
 //
+// The collectives of the model's tensor group are part of it. Its ranks are
+// given the same passes and see the same shapes, so each pass is a rehearsal,
+// a recording or a replay on all of them.
+//
 // The results are those of Gpt::Train, bit for bit: of the same work in the
 // same order.
 class PassRecordings {
  public:
-  // Recordings of the `capacity` shapes that were used last are kept. Device
-  // and tensor group of the model are one rank's alone, and the device records
-  // (its Backend::recorder is not null). The arguments must outlive this.
+  // Recordings of the `capacity` shapes that were used last are kept. The
+  // device records (its Backend::recorder is not null), and so do the
+  // collectives of a tensor group of several ranks: they are their devices'.
+  // The arguments must outlive this.
   PassRecordings(const Gpt& gpt, const Adapter& adapter, Recompute recompute,
                  Device* device, int64_t capacity);
   ~PassRecordings();

@@ -125,11 +125,6 @@ absl::Status CheckPassGraphs(const RunConfig& run) {
   if (run.device == DeviceKind::kCpu) {
     return refuse("device is CPU, which has no graphs; set device to CUDA");
   }
-  if (run.mesh.tensor > 1) {
-    return refuse(absl::StrCat("mesh.tensor is ", run.mesh.tensor,
-                               ", and a graph has no collectives; set "
-                               "mesh.tensor to 1"));
-  }
   if (run.mesh.gradient_bucket_bytes > 0) {
     return refuse(absl::StrCat("mesh.gradient_bucket_bytes is ",
                                run.mesh.gradient_bucket_bytes,

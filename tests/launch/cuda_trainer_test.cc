@@ -251,6 +251,35 @@ TEST_F(PassGraphsTest, ChangeNoBitOnTwoDataRanks) {
   EXPECT_GT(curve.passes.replayed, 0);
 }
 
+// The collectives of activations and losses are part of a graph, count as if
+// each were called, and find their peers under the same numbers.
+TEST_F(PassGraphsTest, ChangeNoBitOnTensorRanks) {
+  const MeshConfig mesh = {.tensor = 2};
+  const Curve plain = Train(Config(2, 0, DType::kF32, mesh), {});
+  const int64_t collectives = cuda_fakes::Collectives();
+  for (const Policy policy : cuda_fakes::kPolicies) {
+    const Curve curve =
+        Train(Config(2, 8, DType::kF32, mesh), {.policy = policy, .seed = 3});
+    ExpectSame(curve, plain);
+    EXPECT_EQ(curve.passes.replayed, 2) << policy;
+    EXPECT_EQ(curve.tensor_traffic, plain.tensor_traffic) << policy;
+    EXPECT_EQ(cuda_fakes::Collectives(), collectives) << policy;
+    EXPECT_EQ(cuda_fakes::GraphLaunches(), 2 * 2) << policy;
+  }
+}
+
+// Every kind of collective, uneven slices among them.
+TEST_F(PassGraphsTest, ChangeNoBitOfSequenceParallelReplicas) {
+  const MeshConfig mesh = {.data = 2, .tensor = 2, .tensor_sequence = true};
+  const Curve plain = Train(Config(5, 0, DType::kF32, mesh), {});
+  const Curve curve =
+      Train(Config(5, 8, DType::kF32, mesh), {.policy = Policy::kLazyLast});
+  ExpectSame(curve, plain);
+  EXPECT_EQ(curve.passes.passes, 5);
+  EXPECT_EQ(curve.passes.replayed, 4);
+  EXPECT_EQ(curve.tensor_traffic, plain.tensor_traffic);
+}
+
 TEST_F(PassGraphsTest, TheShapeUnusedForLongestMakesRoom) {
   const Curve curve = Train(Config(8, 2), {});
   ExpectSame(curve, Plain());

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <mutex>
 #include <string>
 #include <utility>
 
@@ -62,6 +61,10 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
       }});
   EXPECT_TRUE(status.ok()) << status.message();
   curve.passes = trainer.recorded_passes();
+  for (size_t i = 0; i < curve.tensor_traffic.size(); ++i) {
+    curve.tensor_traffic[i] =
+        session.mesh().tensor().traffic(static_cast<Purpose>(i));
+  }
   return curve;
 }
 
@@ -84,20 +87,18 @@ RunConfig GoldenRun(const MeshConfig& mesh, DType dtype) {
 Curve TrainGolden(const std::function<std::unique_ptr<Device>(int rank)>& open,
                   const RunConfig& config, const GoldenModel& model) {
   const Golden golden(model.folder);
-  std::mutex mutex;
-  std::vector<Curve> curves;
-  RunRanks(config.mesh.data * config.mesh.tensor,
-           [&](std::unique_ptr<Communicator> world) {
-             std::unique_ptr<Device> device = open(world->rank());
-             ASSERT_NE(device, nullptr);
-             const auto session = Session::Over(
-                 std::move(device), std::move(world), Placement{}, config.mesh);
-             ASSERT_TRUE(session.ok()) << session.status().message();
-             Curve curve = TrainRank(golden, model, config, **session);
-             const std::lock_guard<std::mutex> lock(mutex);
-             curves.push_back(std::move(curve));
-           });
-  if (curves.empty()) return {};
+  const int ranks = config.mesh.data * config.mesh.tensor;
+  std::vector<Curve> curves(static_cast<size_t>(ranks));
+  RunRanks(ranks, [&](std::unique_ptr<Communicator> world) {
+    std::unique_ptr<Device> device = open(world->rank());
+    ASSERT_NE(device, nullptr);
+    const auto session = Session::Over(std::move(device), std::move(world),
+                                       Placement{}, config.mesh);
+    ASSERT_TRUE(session.ok()) << session.status().message();
+    const int rank = (*session)->mesh().world().rank();
+    curves[static_cast<size_t>(rank)] =
+        TrainRank(golden, model, config, **session);
+  });
   for (const Curve& curve : curves) {
     EXPECT_EQ(curve.losses, curves[0].losses);
     EXPECT_EQ(curve.grad_norms, curves[0].grad_norms);

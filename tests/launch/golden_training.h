@@ -2,6 +2,7 @@
 #ifndef LORICA_TESTS_LAUNCH_GOLDEN_TRAINING_H_
 #define LORICA_TESTS_LAUNCH_GOLDEN_TRAINING_H_
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "launch/config/run_config.h"
 #include "model/pass_recordings.h"
+#include "parallel/communicator.h"
 #include "parallel/mesh.h"
 #include "runtime/device.h"
 
@@ -23,7 +25,9 @@ inline constexpr double kCurveBound = 1e-4;
 struct Curve {
   std::vector<double> losses;
   std::vector<double> grad_norms;
-  PassRecordings::Counts passes;  // Of a rank; where they are recorded.
+  PassRecordings::Counts passes;  // Of rank 0, where they are recorded.
+  // Of rank 0's tensor group, by purpose.
+  std::array<Traffic, kNumPurposes> tensor_traffic = {};
 };
 
 // Whether the frozen weights are loaded for the adapter or for none.
