@@ -23,9 +23,8 @@ struct PassRecordings::Recorded {
   RowLosses losses;
   Allocator::Plan plan;  // Of the activations.
   bool rehearsed = false;
-  bool recorded = false;
   std::unique_ptr<Recording> work;
-  RecordedCalls collectives;
+  std::vector<RecordedCalls> parts;  // Their collectives; none: not recorded.
 };
 
 PassRecordings::PassRecordings(const Gpt& gpt, const Adapter& adapter,
@@ -46,17 +45,64 @@ PassRecordings::PassRecordings(const Gpt& gpt, const Adapter& adapter,
 PassRecordings::~PassRecordings() = default;
 
 void PassRecordings::Run(const Pass& pass, float grad_scale,
-                         RowLosses* losses) {
+                         const std::vector<int64_t>& layers,
+                         const LayerDone& between, RowLosses* losses) {
+  Allocator& own = device_->allocator();
   const Device::Scope scope(device_, &activations_);
-  losses->CopyFrom(gpt_.Train(pass, recompute_, grad_scale, adapter_));
+  const auto done = [&](int64_t layer) {
+    const bool told =
+        std::find(layers.begin(), layers.end(), layer) != layers.end();
+    if (!told) return;
+    const Device::Scope outside(device_, &own);
+    between(layer);
+  };
+  losses->CopyFrom(gpt_.Train(pass, recompute_, grad_scale, adapter_, done));
 }
 
-RowLosses PassRecordings::TrainOnce(const TrainingRows& rows,
-                                    float grad_scale) {
-  const Pass pass = MakeTrainingPass(device_, rows);
-  RowLosses losses(pass.targets);
-  Run(pass, grad_scale, &losses);
-  return losses;
+void PassRecordings::Rehearse(const LayersDone& done, Recorded* recorded) {
+  constexpr auto kPhase = Recording::Phase::kRehearsal;
+  Recording& work = *recorded->work;
+  const auto between = [&](int64_t layer) {
+    work.End();
+    done.tell(layer);
+    work.Begin(kPhase);
+  };
+  work.Begin(kPhase);
+  Run(recorded->pass, 1.0f, done.layers, between, &recorded->losses);
+  work.End();
+  recorded->rehearsed = true;
+}
+
+void PassRecordings::Record(const LayersDone& done, Recorded* recorded) {
+  Communicator& group = gpt_.group();
+  const auto begin = [&] {
+    recorded->work->Begin(Recording::Phase::kRecording);
+    group.BeginRecording(&recorded->parts.emplace_back());
+  };
+  const auto end = [&] {
+    group.EndRecording();
+    recorded->work->End();
+  };
+  const auto between = [&](int64_t) {
+    end();
+    begin();
+  };
+  begin();
+  Run(recorded->pass, 1.0f, done.layers, between, &recorded->losses);
+  end();
+  CHECK_EQ(recorded->parts.size(), done.layers.size() + 1);
+  ++counts_.recorded;
+}
+
+void PassRecordings::Replay(const ArrayView<Segment>& segments,
+                            const LayersDone& done, Recorded* recorded) {
+  for (size_t part = 0; part < recorded->parts.size(); ++part) {
+    gpt_.group().Replay(recorded->parts[part], device_, [&] {
+      recorded->work->Replay(static_cast<int>(part), segments);
+    });
+    if (part < done.layers.size()) done.tell(done.layers[part]);
+  }
+  ++counts_.replayed;
 }
 
 PassRecordings::Recorded& PassRecordings::Find(
@@ -80,35 +126,34 @@ PassRecordings::Recorded& PassRecordings::Find(
   return recorded_.front();
 }
 
-RowLosses PassRecordings::Train(const TrainingRows& rows, float grad_scale) {
+RowLosses PassRecordings::Train(const TrainingRows& rows, float grad_scale,
+                                const LayersDone& done) {
   ++counts_.passes;
-  std::vector<int64_t> shape = recorder_->Fixed(ArrayOf(rows.segments));
+  const ArrayView<Segment> segments = ArrayOf(rows.segments);
+  std::vector<int64_t> shape = recorder_->Fixed(segments);
   // A trace waits after each op.
-  if (shape.empty() || Tracing()) return TrainOnce(rows, grad_scale);
+  if (shape.empty() || Tracing()) {
+    const Pass pass = MakeTrainingPass(device_, rows);
+    RowLosses losses(pass.targets);
+    Run(pass, grad_scale, done.layers, done.tell, &losses);
+    return losses;
+  }
   shape.insert(shape.end(),
                {std::ssize(rows.ids), std::ssize(rows.targets),
                 std::ssize(rows.selected), static_cast<int64_t>(rows.seed)});
+  shape.insert(shape.end(), done.layers.begin(), done.layers.end());
   Recorded& recorded = Find(shape, rows);
-  Communicator& group = gpt_.group();
   recorded.pass.grad_scale.CopyFrom(&grad_scale);
-  if (!recorded.recorded) {
-    const auto phase = recorded.rehearsed ? Recording::Phase::kRecording
-                                          : Recording::Phase::kRehearsal;
+  if (recorded.parts.empty()) {
     activations_.BeginPlan(&recorded.plan);
-    recorded.work->Begin(phase);
-    if (recorded.rehearsed) group.BeginRecording(&recorded.collectives);
-    Run(recorded.pass, 1.0f, &recorded.losses);
-    if (recorded.rehearsed) group.EndRecording();
-    recorded.work->End();
+    if (recorded.rehearsed) {
+      Record(done, &recorded);
+    } else {
+      Rehearse(done, &recorded);
+    }
     activations_.EndPlan();
-    counts_.recorded += recorded.rehearsed ? 1 : 0;
-    recorded.recorded = std::exchange(recorded.rehearsed, true);
   }
-  if (recorded.recorded) {
-    group.Replay(recorded.collectives, device_,
-                 [&] { recorded.work->Replay(ArrayOf(rows.segments)); });
-    ++counts_.replayed;
-  }
+  if (!recorded.parts.empty()) Replay(segments, done, &recorded);
   // The next pass of the shape overwrites what is here.
   RowLosses losses(Tensor::FromHost<int32_t>(
       device_, {std::ssize(rows.targets)}, rows.targets));

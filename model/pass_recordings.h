@@ -17,6 +17,14 @@
 
 namespace lorica {
 
+// Layers after whose backward something else is to be done beside the rest of a
+// pass: `tell` is called for each of `layers`, which have adapters, from the
+// last down.
+struct LayersDone {
+  std::vector<int64_t> layers;
+  LayerDone tell;
+};
+
 // Recordings of forward and backward passes over one model and adapter. A pass
 // is recorded the second time that one of its shape comes: of as many tokens,
 // rows that go on and segments, rounded up as the device has it. What else
@@ -26,7 +34,8 @@ namespace lorica {
 //
 // The collectives of the model's tensor group are part of it. Its ranks are
 // given the same passes and see the same shapes, so each pass is a rehearsal,
-// a recording or a replay on all of them.
+// a recording or a replay on all of them. What is done beside a pass is not:
+// the pass is then recorded in parts, each of which ends where a layer is done.
 //
 // The results are those of Gpt::Train, bit for bit: of the same work in the
 // same order.
@@ -43,7 +52,8 @@ class PassRecordings {
   PassRecordings& operator=(const PassRecordings&) = delete;
 
   // As Gpt::Train.
-  RowLosses Train(const TrainingRows& rows, float grad_scale);
+  RowLosses Train(const TrainingRows& rows, float grad_scale,
+                  const LayersDone& done = {});
 
   // Passes so far: all, those replayed, and how often one was recorded.
   struct Counts {
@@ -56,9 +66,16 @@ class PassRecordings {
  private:
   struct Recorded;
 
-  RowLosses TrainOnce(const TrainingRows& rows, float grad_scale);
   // Forward and backward; the memory of activations is free afterwards.
-  void Run(const Pass& pass, float grad_scale, RowLosses* losses);
+  // `between` is called after each of `layers`, with the device's own memory.
+  void Run(const Pass& pass, float grad_scale,
+           const std::vector<int64_t>& layers, const LayerDone& between,
+           RowLosses* losses);
+  // Goes through the pass of a recording for the first or the second time.
+  void Rehearse(const LayersDone& done, Recorded* recorded);
+  void Record(const LayersDone& done, Recorded* recorded);
+  void Replay(const ArrayView<Segment>& segments, const LayersDone& done,
+              Recorded* recorded);
   Recorded& Find(const std::vector<int64_t>& shape, const TrainingRows& rows);
 
   const Gpt& gpt_;

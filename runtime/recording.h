@@ -19,7 +19,8 @@ namespace lorica {
 //   recording   enqueues nothing, and is remembered
 //
 // In a recording nothing may wait for the device, copy from or to the host, or
-// ask the device for memory.
+// ask the device for memory. Work can have several parts, with a Begin and an
+// End each: what is enqueued between them belongs to none.
 class Recording {
  public:
   enum class Phase : uint8_t { kRehearsal, kRecording };
@@ -27,12 +28,13 @@ class Recording {
   // Waits for the device.
   virtual ~Recording() = default;
 
-  // A rehearsal comes before the recording.
+  // A rehearsal of all parts comes before the recording of any.
   virtual void Begin(Phase phase) = 0;
   virtual void End() = 0;
-  // Enqueues what was recorded, with these segments in place of those it was
-  // recorded with. They are alike in Recorder::Fixed.
-  virtual void Replay(const ArrayView<Segment>& segments) = 0;
+  // Enqueues a part of what was recorded, with these segments in place of those
+  // it was recorded with. They are alike in Recorder::Fixed. The parts, from 0
+  // on, come in their order and with the same segments.
+  virtual void Replay(int part, const ArrayView<Segment>& segments) = 0;
 };
 
 // One a queue.

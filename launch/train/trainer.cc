@@ -39,12 +39,11 @@ std::vector<FlatSlice> SlicesOf(const Adapter& adapter) {
 }
 
 // Buckets of whole layers from the last down, each closed by the layer that
-// brings it to the wanted size; `completed_by` receives, by layer, the bucket
-// that it completes, or -1. No buckets where none are wanted.
+// brings it to the wanted size, which `completed_by` receives. No buckets where
+// none are wanted.
 std::vector<Bucket> BucketsOf(const Adapter& adapter, int64_t num_layers,
                               int64_t bucket_bytes,
                               std::vector<int64_t>* completed_by) {
-  completed_by->assign(static_cast<size_t>(num_layers), -1);
   std::vector<Bucket> buckets;
   if (bucket_bytes == 0) return buckets;
   std::map<std::string, int64_t> layer_of;
@@ -62,7 +61,7 @@ std::vector<Bucket> BucketsOf(const Adapter& adapter, int64_t num_layers,
     }
     const bool last = layer == adapter.lowest_layer();
     if (open_bytes < bucket_bytes && !last) continue;
-    (*completed_by)[static_cast<size_t>(layer)] = std::ssize(buckets);
+    completed_by->push_back(layer);
     buckets.push_back(std::exchange(open, {}));
     open_bytes = 0;
   }
@@ -96,7 +95,7 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
       targets_(std::move(targets)),
       sync_(SlicesOf(*adapter), adapter->elements(), session.mesh(),
             BucketsOf(*adapter, gpt.config().num_layers,
-                      config.mesh.gradient_bucket_bytes, &bucket_of_layer_)),
+                      config.mesh.gradient_bucket_bytes, &bucket_layers_)),
       position_(std::move(position)) {
   sync_.TakeSumMemory(session.device());
   if (config.pass_graphs > 0) {
@@ -209,17 +208,9 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   for (int64_t i = 0; i < mine; ++i) {
     const int64_t number = data.rank() * mine + i;
     const TokenBatch batch = Rows(first_row + number * train.micro_batch);
-    LayerDone done;
-    if (i + 1 == mine && sync_.num_buckets() > 1) {
-      done = [this](int64_t layer) {
-        const int64_t bucket = bucket_of_layer_[static_cast<size_t>(layer)];
-        if (bucket >= 0) {
-          sync_.Ready(static_cast<int>(bucket), *adapter_->grads());
-        }
-      };
-    }
     unread.push_back(
-        MicroBatch(batch, 1.0f / static_cast<float>(targets), done));
+        MicroBatch(batch, 1.0f / static_cast<float>(targets),
+                   i + 1 < mine ? Follows::kMore : Follows::kNothing));
     losses.back() += static_cast<double>(batch.tokens.size());
     sync_.AddMicroBatch(adapter_->grads());
   }
@@ -276,9 +267,18 @@ void Trainer::Reduce() {
   sync_.Reduce(adapter_->grads());
 }
 
+LayersDone Trainer::BucketsDone() {
+  return {.layers = bucket_layers_, .tell = [this](int64_t layer) {
+            const auto found =
+                std::find(bucket_layers_.begin(), bucket_layers_.end(), layer);
+            if (found == bucket_layers_.end()) return;
+            sync_.Ready(static_cast<int>(found - bucket_layers_.begin()),
+                        *adapter_->grads());
+          }};
+}
+
 std::vector<RowLosses> Trainer::MicroBatch(const TokenBatch& batch,
-                                           float grad_scale,
-                                           const LayerDone& done) {
+                                           float grad_scale, Follows follows) {
   const Span span(SpanKind::kPhase, "micro-batch");
   std::vector<RowLosses> losses;
   const std::vector<RecordRange> passes = CutIntoPasses(batch, kPassTokens);
@@ -286,15 +286,17 @@ std::vector<RowLosses> Trainer::MicroBatch(const TokenBatch& batch,
     const TrainingRows rows =
         CollectTrainingRows(batch, passes[i], gpt_.selection(),
                             static_cast<uint64_t>(config_.train.seed));
+    // Only after its last pass is a layer's gradient complete.
+    const bool last = follows == Follows::kNothing && i + 1 == passes.size();
+    const LayersDone done =
+        last && sync_.num_buckets() > 1 ? BucketsDone() : LayersDone();
     if (recordings_) {
-      losses.push_back(recordings_->Train(rows, grad_scale));
+      losses.push_back(recordings_->Train(rows, grad_scale, done));
       continue;
     }
     const Pass pass = MakeTrainingPass(session_.device(), rows);
-    // Only after its last pass is a layer's gradient complete.
-    const bool last = i + 1 == passes.size();
-    losses.push_back(gpt_.Train(pass, config_.recompute, grad_scale, *adapter_,
-                                last ? done : nullptr));
+    losses.push_back(
+        gpt_.Train(pass, config_.recompute, grad_scale, *adapter_, done.tell));
   }
   return losses;
 }

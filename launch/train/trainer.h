@@ -94,10 +94,14 @@ class Trainer {
   TokenBatch Rows(int64_t first) const;
   // Sums the gradients over the data ranks.
   void Reduce();
-  // Adds a micro-batch's gradient and returns the losses of its passes. `done`
-  // is told of the layers whose gradients are complete.
+  // Whether more is added to the gradients of a step.
+  enum class Follows : uint8_t { kMore, kNothing };
+  // Adds a micro-batch's gradient and returns the losses of its passes. Where
+  // nothing follows, buckets are summed as soon as they are complete.
   std::vector<RowLosses> MicroBatch(const TokenBatch& batch, float grad_scale,
-                                    const LayerDone& done);
+                                    Follows follows);
+  // The sums that a step's last pass starts.
+  LayersDone BucketsDone();
   void Update(int64_t step, double grad_norm, double learning_rate);
   void VerifyReplicas();
 
@@ -107,7 +111,7 @@ class Trainer {
   Adapter* adapter_;
   RowSource rows_;
   std::function<int64_t(int64_t, int64_t)> targets_;
-  std::vector<int64_t> bucket_of_layer_;  // That the layer completes, or -1.
+  std::vector<int64_t> bucket_layers_;  // That complete them.
   GradSync sync_;
   TrainingPosition position_;
   std::optional<Backup> backup_;  // Where train.on_anomaly rolls back.

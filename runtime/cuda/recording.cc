@@ -38,15 +38,20 @@ StreamRecording::StreamRecording(StreamQueue* queue) : queue_(queue) {
 
 StreamRecording::~StreamRecording() {
   CUDA_CHECK(cudaStreamSynchronize(queue_->stream));
-  if (graph_ != nullptr) CUDA_CHECK(cudaGraphExecDestroy(graph_));
+  for (const cudaGraphExec_t graph : graphs_) {
+    CUDA_CHECK(cudaGraphExecDestroy(graph));
+  }
   CUDA_CHECK(cudaFreeAsync(tables_on_device_, queue_->stream));
 }
 
 // Other threads may go on asking about events of other streams.
 void StreamRecording::Begin(Phase phase) {
-  CHECK(queue_->recording == nullptr && graph_ == nullptr);
+  CHECK(queue_->recording == nullptr);
   queue_->recording = this;
-  if (phase == Phase::kRehearsal) return;
+  if (phase == Phase::kRehearsal) {
+    CHECK(graphs_.empty()) << "a rehearsal after the recording";
+    return;
+  }
   captures_ = true;
   CUDA_CHECK(
       cudaStreamBeginCapture(queue_->stream, cudaStreamCaptureModeThreadLocal));
@@ -59,20 +64,24 @@ void StreamRecording::End() {
   captures_ = false;
   cudaGraph_t captured = nullptr;
   CUDA_CHECK(cudaStreamEndCapture(queue_->stream, &captured));
-  CUDA_CHECK(cudaGraphInstantiate(&graph_, captured, 0));
+  CUDA_CHECK(cudaGraphInstantiate(&graphs_.emplace_back(), captured, 0));
   CUDA_CHECK(cudaGraphDestroy(captured));
   for (const auto& block : queue_->scratch) Keep(block);
 }
 
-void StreamRecording::Replay(const ArrayView<Segment>& segments) {
-  CHECK(graph_ != nullptr) << "nothing is recorded";
+void StreamRecording::Replay(int part, const ArrayView<Segment>& segments) {
+  if (part == 0) CopyTables(segments);
+  CUDA_CHECK(
+      cudaGraphLaunch(graphs_.at(static_cast<size_t>(part)), queue_->stream));
+}
+
+void StreamRecording::CopyTables(const ArrayView<Segment>& segments) {
   std::vector<char> image(table_bytes_);
   for (const auto& [name, at] : tables_) {
     at.table.fill(segments, image.data() + at.begin);
   }
   queue_->ring.CopyIn(tables_on_device_, image.data(), image.size(),
                       queue_->stream);
-  CUDA_CHECK(cudaGraphLaunch(graph_, queue_->stream));
 }
 
 const void* StreamRecording::Find(const RecordTable& table,

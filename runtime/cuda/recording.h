@@ -21,7 +21,8 @@ struct StreamQueue;
 // A recording captures the queue's stream. Nodes hold addresses and numbers as
 // they were, so what they point to must stay: scratch memory and whatever is
 // given to Keep does until the recording goes. Tables of segments lie in memory
-// of its own and are copied there before each run.
+// of its own and are copied there before each run. Other streams that wait for
+// events of the queue's, and it for theirs, are part of the capture.
 class StreamRecording final : public Recording {
  public:
   explicit StreamRecording(StreamQueue* queue);
@@ -29,7 +30,7 @@ class StreamRecording final : public Recording {
 
   void Begin(Phase phase) override;
   void End() override;
-  void Replay(const ArrayView<Segment>& segments) override;
+  void Replay(int part, const ArrayView<Segment>& segments) override;
 
   // For the work between Begin and End.
   bool captures() const { return captures_; }
@@ -43,9 +44,11 @@ class StreamRecording final : public Recording {
     RecordTable table;
   };
 
+  void CopyTables(const ArrayView<Segment>& segments);
+
   StreamQueue* queue_;
   bool captures_ = false;
-  cudaGraphExec_t graph_ = nullptr;
+  std::vector<cudaGraphExec_t> graphs_;           // By part.
   std::map<std::vector<int64_t>, Table> tables_;  // By name.
   size_t table_bytes_ = 0;
   char* tables_on_device_ = nullptr;

@@ -157,6 +157,7 @@ TEST(CudaTrainerTest, OneRankWaitsForNothingBetweenMicroBatches) {
 class PassGraphsTest : public testing::Test {
  protected:
   static constexpr int64_t kShapes = 3;
+  static constexpr int64_t kBuckets = 2;  // One a layer, where there are any.
 
   static RunConfig Config(int64_t steps, int graphs, DType dtype = DType::kF32,
                           const MeshConfig& mesh = {}) {
@@ -268,16 +269,35 @@ TEST_F(PassGraphsTest, ChangeNoBitOnTensorRanks) {
   }
 }
 
-// Every kind of collective, uneven slices among them.
+// Every kind of collective, uneven slices among them. A bucket a layer: each
+// pass is the last of its step and in parts, the sums start between them. All
+// rows go on, so data rank 0 meets one shape and data rank 1 two.
 TEST_F(PassGraphsTest, ChangeNoBitOfSequenceParallelReplicas) {
-  const MeshConfig mesh = {.data = 2, .tensor = 2, .tensor_sequence = true};
+  MeshConfig mesh = {.data = 2, .tensor = 2, .tensor_sequence = true};
   const Curve plain = Train(Config(5, 0, DType::kF32, mesh), {});
+  mesh.gradient_bucket_bytes = 1;
   const Curve curve =
       Train(Config(5, 8, DType::kF32, mesh), {.policy = Policy::kLazyLast});
+  EXPECT_EQ(cuda_fakes::GraphLaunches(), 2 * (4 + 3) * (kBuckets + 1));
   ExpectSame(curve, plain);
   EXPECT_EQ(curve.passes.passes, 5);
   EXPECT_EQ(curve.passes.replayed, 4);
   EXPECT_EQ(curve.tensor_traffic, plain.tensor_traffic);
+}
+
+// Only the last of a step's micro-batches is in parts, and a shape of its own.
+// Ranks 0 and 1 replay 1 and 2 of the others, 2 and 1 of these.
+TEST_F(PassGraphsTest, ChangeNoBitWhereSumsStartDuringBackward) {
+  RunConfig config = Config(3, 0, DType::kF32, {.data = 2});
+  config.train.global_batch *= 2;
+  const Curve plain = Train(config, {});
+  config.pass_graphs = 8;
+  config.mesh.gradient_bucket_bytes = 1;
+  const Curve curve = Train(config, {.policy = Policy::kLazyLast});
+  ExpectSame(curve, plain);
+  EXPECT_EQ(curve.passes.passes, 6);
+  EXPECT_EQ(curve.passes.replayed, 3);
+  EXPECT_EQ(cuda_fakes::GraphLaunches(), 3 + 3 * (kBuckets + 1));
 }
 
 TEST_F(PassGraphsTest, TheShapeUnusedForLongestMakesRoom) {

@@ -248,7 +248,7 @@ class RecordedSums {
   }
 
   void Replay() {
-    world_->Replay(calls_, device_, [this] { work_->Replay({}); });
+    world_->Replay(calls_, device_, [this] { work_->Replay(0, {}); });
   }
 
  private:

@@ -320,10 +320,6 @@ TEST(ConfigTest, GraphsAreRefusedBesideWhatTheyCannotHold) {
   EXPECT_EQ(ErrorOf(kLeast, {"pass_graphs=8", "device=CPU"}),
             "run.textproto: pass_graphs is 8, but device is CPU, which has no "
             "graphs; set device to CUDA, or pass_graphs to 0");
-  EXPECT_EQ(ErrorOf(kLeast, {"pass_graphs=8", "mesh.gradient_bucket_bytes=1"}),
-            "run.textproto: pass_graphs is 8, but mesh.gradient_bucket_bytes "
-            "is 1, and a graph has no collectives; set "
-            "mesh.gradient_bucket_bytes to 0, or pass_graphs to 0");
 }
 
 TEST(ConfigTest, AllLinearStandsAlone) {
