@@ -1,6 +1,7 @@
 #include "model/pass_recordings.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "parallel/communicator.h"
@@ -15,6 +16,30 @@ ArrayView<Segment> ArrayOf(const std::vector<Segment>& segments) {
 }
 
 }  // namespace
+
+absl::Status CheckRecords(const Device& device, Communicator& group) {
+  const Recorder* recorder = device.backend().recorder(device.queue());
+  if (recorder == nullptr) {
+    return absl::FailedPreconditionError(
+        "no rank has a GPU and CPUs have no graphs");
+  }
+  if (group.size() > 1 && !group.has_device_collectives()) {
+    return absl::FailedPreconditionError(
+        "lorica is built without NCCL, so tensor ranks talk by way of hosts");
+  }
+  const Segment record = {.num_queries = 1, .num_keys = 1};
+  const std::vector<int64_t> fixed = recorder->Fixed({&record, 1});
+  const std::string mine(reinterpret_cast<const char*>(fixed.data()),
+                         fixed.size() * sizeof(int64_t));
+  for (const std::string& other :
+       group.AllGatherBytes(mine, Purpose::kControl)) {
+    if (other == mine) continue;
+    return absl::FailedPreconditionError(
+        "some GPUs of a tensor group compute attention by a library and others "
+        "do not, so that their passes differ in shape");
+  }
+  return absl::OkStatus();
+}
 
 // A shape, the memory that its passes find what is theirs in, and the work.
 struct PassRecordings::Recorded {
@@ -38,7 +63,6 @@ PassRecordings::PassRecordings(const Gpt& gpt, const Adapter& adapter,
       capacity_(static_cast<size_t>(capacity)),
       activations_(&device->backend(), device->queue(), Allocation::kPool) {
   CHECK(recorder_ != nullptr) << device->backend().name << " does not record";
-  CHECK(gpt.group().size() == 1 || gpt.group().has_device_collectives());
   CHECK_GT(capacity, 0);
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "model/adapter.h"
 #include "model/gpt.h"
 #include "model/pass.h"
@@ -16,6 +17,10 @@
 #include "runtime/recording.h"
 
 namespace lorica {
+
+// What a device, or the collectives of its tensor group, lack to record passes:
+// FailedPrecondition. All ranks of the group call it, with devices of one kind.
+absl::Status CheckRecords(const Device& device, Communicator& group);
 
 // Layers after whose backward something else is to be done beside the rest of a
 // pass: `tell` is called for each of `layers`, which have adapters, from the
@@ -41,10 +46,8 @@ struct LayersDone {
 // same order.
 class PassRecordings {
  public:
-  // Recordings of the `capacity` shapes that were used last are kept. The
-  // device records (its Backend::recorder is not null), and so do the
-  // collectives of a tensor group of several ranks: they are their devices'.
-  // The arguments must outlive this.
+  // Recordings of the `capacity` shapes that were used last are kept.
+  // CheckRecords found nothing. The arguments must outlive this.
   PassRecordings(const Gpt& gpt, const Adapter& adapter, Recompute recompute,
                  Device* device, int64_t capacity);
   ~PassRecordings();

@@ -306,24 +306,16 @@ void Run::Validate(int64_t step) {
   Record(metrics);
 }
 
-// All ranks have a device of the same kind.
-absl::Status CheckRecords(const RunConfig& config, const Session& session) {
+absl::Status CheckPassGraphs(const RunConfig& config, const Session& session) {
   if (config.pass_graphs == 0) return absl::OkStatus();
-  const auto refuse = [&](absl::string_view why) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pass_graphs is ", config.pass_graphs, ", but ", why,
-                     "; set pass_graphs to 0"));
-  };
-  const Device& device = *session.device();
-  if (device.backend().recorder(device.queue()) == nullptr) {
-    return refuse("no rank has a GPU and CPUs have no graphs");
-  }
-  const Communicator& tensor = session.mesh().tensor();
-  if (tensor.size() > 1 && !tensor.has_device_collectives()) {
-    return refuse(
-        "lorica is built without NCCL, so tensor ranks talk by way of hosts");
-  }
-  return absl::OkStatus();
+  const Mesh& mesh = session.mesh();
+  const absl::Status records = CheckRecords(*session.device(), mesh.tensor());
+  return Agree(records.ok()
+                   ? absl::OkStatus()
+                   : absl::InvalidArgumentError(absl::StrCat(
+                         "pass_graphs is ", config.pass_graphs, ", but ",
+                         records.message(), "; set pass_graphs to 0")),
+               mesh.world());
 }
 
 }  // namespace
@@ -332,7 +324,7 @@ absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   const TimeLimit::Clock::time_point start = TimeLimit::Clock::now();
   const RunConfig& config = loaded.run;
   Communicator& world = session.mesh().world();
-  LORICA_RETURN_IF_ERROR(CheckRecords(config, session));
+  LORICA_RETURN_IF_ERROR(CheckPassGraphs(config, session));
   LORICA_ASSIGN_OR_RETURN(
       const BaseModel base,
       Of("model.path", OpenBaseModel(config.model.path, session)));

@@ -15,15 +15,19 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/nccl_communicator.h"
+#include "runtime/cuda/queue.h"
 #include "tests/launch/golden_training.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/cuda_sim/simulator.h"
+#include "tests/support/run_ranks.h"
 #include "tests/support/tolerance.h"
 
 namespace lorica {
 namespace {
 
 using cuda_fakes::Policy;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 std::unique_ptr<Device> OpenFakeGpu(int rank) {
@@ -298,6 +302,24 @@ TEST_F(PassGraphsTest, ChangeNoBitWhereSumsStartDuringBackward) {
   EXPECT_EQ(curve.passes.passes, 6);
   EXPECT_EQ(curve.passes.replayed, 3);
   EXPECT_EQ(cuda_fakes::GraphLaunches(), 3 + 3 * (kBuckets + 1));
+}
+
+TEST_F(PassGraphsTest, TensorRanksThatCannotRecordTogetherAreToldWhy) {
+  cuda_fakes::Reset({.sdpa_workspace_bytes = 1024});
+  RunRanks(2, [](std::unique_ptr<Communicator> world) {
+    const std::unique_ptr<Device> device = OpenFakeGpu(world->rank());
+    const auto lack = [&] {
+      return std::string(CheckRecords(*device, *world).message());
+    };
+    EXPECT_THAT(lack(), HasSubstr("built without NCCL"));
+    world->SetDeviceCollectives(NcclCollectives(), {});
+    EXPECT_EQ(lack(), "");
+    if (world->rank() == 1) {
+      cuda::Of(device->queue())
+          ->attention->Choose(cuda::AttentionKernels::kOwn);
+    }
+    EXPECT_THAT(lack(), HasSubstr("compute attention by a library"));
+  });
 }
 
 TEST_F(PassGraphsTest, TheShapeUnusedForLongestMakesRoom) {
