@@ -1,5 +1,6 @@
 #include "parallel/nccl_connection.h"
 
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,18 +10,27 @@
 namespace lorica {
 namespace {
 
+// A collective is enqueued within microseconds, and there are several in a
+// layer; sleeping, of which the least lasts longer, is for openings.
+constexpr absl::Duration kAwake = absl::Microseconds(200);
 constexpr absl::Duration kPollPeriod = absl::Microseconds(50);
 
 // What became of a call of a communicator that does not block.
 ncclResult_t Await(ncclComm_t comm, ncclResult_t result, absl::Time deadline) {
-  while (result == ncclInProgress) {
+  if (result != ncclInProgress) return result;
+  const absl::Time awake_until = absl::Now() + kAwake;
+  while (true) {
     const ncclResult_t asked = ncclCommGetAsyncError(comm, &result);
     if (asked != ncclSuccess) return asked;
     if (result != ncclInProgress) return result;
-    if (absl::Now() > deadline) return ncclInProgress;
-    absl::SleepFor(kPollPeriod);
+    const absl::Time now = absl::Now();
+    if (now > deadline) return ncclInProgress;
+    if (now < awake_until) {
+      std::this_thread::yield();
+    } else {
+      absl::SleepFor(kPollPeriod);
+    }
   }
-  return result;
 }
 
 // For calls that end at once.

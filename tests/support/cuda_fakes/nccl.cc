@@ -341,7 +341,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   *error = comm->error;
   if (comm->error != ncclSuccess) return ncclSuccess;
   if (!Timeline::Get().settings().nccl_connects ||
-      comm->group->joined < comm->group->size || ++comm->asked < 2) {
+      comm->group->joined < comm->group->size || ++comm->asked < 4) {
     *error = ncclInProgress;
     return ncclSuccess;
   }
