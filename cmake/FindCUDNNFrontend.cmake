@@ -1,7 +1,8 @@
 # Finds cuDNN 9 and cudnn_frontend.h and defines cuDNN::frontend, for the sources
-# that include the latter. They may lie in CMAKE_PREFIX_PATH, beside the CUDA
+# that include the latter. The version is cuDNN's. They may lie in CMAKE_PREFIX_PATH, beside the CUDA
 # toolkit, or in the Python packages nvidia-cudnn-frontend (of which only the
 # headers are used) and nvidia-cudnn-cu12 or -cu13.
+include(HeaderVersion)
 include(PythonPackage)
 python_package_folder(frontend nvidia-cudnn-frontend include)
 python_package_folder(library
@@ -13,9 +14,12 @@ find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9
   HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}
         ${CUDAToolkit_TARGET_DIR} ${library}
   PATH_SUFFIXES lib lib64)
+header_version(CUDNNFrontend_VERSION "${CUDNN_INCLUDE_DIR}/cudnn_version.h"
+  CUDNN_MAJOR CUDNN_MINOR CUDNN_PATCHLEVEL)
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(CUDNNFrontend REQUIRED_VARS
-  CUDNN_FRONTEND_INCLUDE_DIR CUDNN_INCLUDE_DIR CUDNN_LIBRARY CUDA_nvrtc_LIBRARY)
+  CUDNN_FRONTEND_INCLUDE_DIR CUDNN_INCLUDE_DIR CUDNN_LIBRARY CUDA_nvrtc_LIBRARY
+  VERSION_VAR CUDNNFrontend_VERSION)
 if(CUDNNFrontend_FOUND AND NOT TARGET cuDNN::frontend)
   add_library(cuDNN::frontend INTERFACE IMPORTED)
   target_include_directories(cuDNN::frontend SYSTEM INTERFACE

@@ -1,0 +1,16 @@
+# header_version(variable file names...): the version that a C header defines as
+# one number under each of the names, dots between; empty if it does not.
+function(header_version variable file)
+  set(numbers)
+  foreach(name ${ARGN})
+    set(lines)
+    if(EXISTS ${file})
+      file(STRINGS ${file} lines REGEX "^#define[ \t]+${name}[ \t]+[0-9]+")
+    endif()
+    if(lines MATCHES "${name}[ \t]+([0-9]+)")
+      list(APPEND numbers ${CMAKE_MATCH_1})
+    endif()
+  endforeach()
+  list(JOIN numbers . version)
+  set(${variable} "${version}" PARENT_SCOPE)
+endfunction()
