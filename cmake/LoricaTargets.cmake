@@ -37,6 +37,8 @@ endfunction()
 add_custom_target(thread_tests)
 # What the preset cuda-sim builds: the tests labelled `cuda`.
 add_custom_target(cuda_tests)
+# What the preset cuda builds beside lorica: the tests labelled `gpu`, step_bench.
+add_custom_target(gpu_tests)
 
 # lorica_test(path/name_test.cc [LABELS ...] [LIBS ...]): one binary per test
 # file, named after its path, so that a crash names the file.
@@ -62,6 +64,9 @@ function(lorica_test source)
   endif()
   if("cuda" IN_LIST ARG_LABELS)
     add_dependencies(cuda_tests ${target})
+  endif()
+  if("gpu" IN_LIST ARG_LABELS)
+    add_dependencies(gpu_tests ${target})
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)

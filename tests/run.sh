@@ -15,23 +15,16 @@ echo "== Format"
 git ls-files '*.cc' '*.h' | xargs clang-format --dry-run --Werror
 
 echo "== Release build"
-cmake --workflow --preset release
+cmake --preset release -DLORICA_WERROR=ON
+cmake --build --preset release
 build/release/lorica --version
 build/release/lorica help > /dev/null
 
 if command -v nvcc > /dev/null; then
-  # Headers alone: with them the tests plan cuDNN's attention and compare the
-  # layouts of matrix products with CuTe's.
-  headers=$PWD/build/headers
-  python3 -m pip install --quiet --disable-pip-version-check --retries 1 \
-    --no-deps --upgrade --target "$headers" \
-    nvidia-cudnn-frontend==1.32.0 nvidia-cutlass==4.2.0.0 ||
-    echo "Without cudnn-frontend and CuTe, the tests of both are left out." >&2
-  export CMAKE_PREFIX_PATH=$headers:$headers/cutlass_library/source${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}
+  source tests/support/cuda_headers.sh
 
-  echo "== CUDA code for sm_80, sm_90 and sm_100"
-  cmake --preset cuda
-  cmake --build --preset cuda --target lorica_cuda
+  echo "== For sm_80, sm_90 and sm_100, with the real libraries"
+  cmake --workflow --preset cuda
 else
   echo "No nvcc here: the CUDA code is not compiled." >&2
 fi
