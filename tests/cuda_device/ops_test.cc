@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "runtime/cuda/queue.h"
+#include "runtime/cuda/sdpa.h"
 #include "tests/cuda_device/devices.h"
 #include "tests/support/op_cases.h"
 
@@ -60,6 +62,27 @@ TEST_F(GpuOpsTest, AttentionMatchesWhoeverComputesItAndRepeatsItsBits) {
     }
     std::cout << attention.calls() << " calls of cuDNN, " << attention.plans()
               << " shapes asked for\n";
+  }
+}
+
+// Or the test above compares lorica's own kernels with themselves.
+TEST_F(GpuOpsTest, CudnnComputesAttentionBothWaysWhereItIsBuiltIn) {
+  const std::unique_ptr<Device> device = OpenGpu(0);
+  ASSERT_NE(device, nullptr);
+  const absl::Status library =
+      cuda::OpenSdpa(cuda::StreamOf(device->queue())).status();
+  if (absl::IsUnimplemented(library)) {
+    GTEST_SKIP() << std::string(library.message());
+  }
+  ASSERT_TRUE(library.ok()) << std::string(library.message());
+  cuda::CudnnAttention& attention = *cuda::Of(device->queue())->attention;
+  attention.Choose(AttentionKernels::kCudnnAnyOrder);
+  for (const std::string entry : {"attention", "attention_backward"}) {
+    const int64_t before = attention.calls();
+    for (const OpCase& op_case : OpCases()) {
+      if (op_case.entry == entry) RunAndMatch(op_case, device.get());
+    }
+    EXPECT_GT(attention.calls(), before) << entry;
   }
 }
 

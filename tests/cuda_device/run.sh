@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run.sh: everything that needs a GPU, on a machine that has one: builds with
-# CUDA, runs the tests labelled gpu, then trains the quickstart's model and
-# prints its speed.
+# CUDA, runs the tests labelled gpu, takes a training step apart, then trains the
+# quickstart's model and prints its speed. What it measures and the tests' log
+# are kept in runs/gpu.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -11,26 +12,40 @@ if ! nvidia-smi --list-gpus; then
   echo "nvidia-smi shows no GPU here: nothing to run." >&2
   exit 77
 fi
-cmake --preset cuda
-cmake --build --preset cuda
-ctest --test-dir build/cuda --label-regex '^gpu$' --output-on-failure
-
+bash launch/install.sh launch/packages.txt tests/packages.txt
 bash launch/fetch_model.sh
+source tests/support/cuda_headers.sh
+kept=runs/gpu
+rm -rf "$kept"
+mkdir -p "$kept"
+nvidia-smi > "$kept/machine.txt"
+cmake --preset cuda
+cmake --build --preset cuda --target lorica gpu_tests
+ctest --test-dir build/cuda --label-regex '^gpu$' --verbose \
+  --output-log "$kept/tests.txt"
+
+# quickstart RANKS NAME SETTING...: the arguments of a run in $kept/NAME.
+quickstart() {
+  local ranks=$1 name=$2
+  shift 2
+  arguments=(device=CUDA mesh.tensor=1 "mesh.data=$ranks"
+    "train.global_batch=$((4 * ranks))" "checkpoint.directory=$kept/$name" "$@")
+}
+
+echo "== A step taken apart: each op waits for its end"
+quickstart 1 step train.steps=12
+build/cuda/tests/bench/step_bench configs/quickstart.textproto \
+  "${arguments[@]}" | tee "$kept/step.md"
+
 gpus=$(nvidia-smi --list-gpus | wc -l)
 for ranks in 1 "$gpus"; do
-  echo "== quickstart on $ranks GPU(s)"
-  mpirun -n "$ranks" --oversubscribe build/cuda/lorica train \
-    --config configs/quickstart.textproto --set device=CUDA \
-    --set mesh.tensor=1 --set "mesh.data=$ranks" \
-    --set "train.global_batch=$((4 * ranks))" \
-    --set "checkpoint.directory=runs/gpu_$ranks"
-  tail -n 1 "runs/gpu_$ranks/metrics.jsonl"
-  echo "== the same with passes as graphs"
-  mpirun -n "$ranks" --oversubscribe build/cuda/lorica train \
-    --config configs/quickstart.textproto --set device=CUDA \
-    --set mesh.tensor=1 --set "mesh.data=$ranks" \
-    --set "train.global_batch=$((4 * ranks))" --set pass_graphs=64 \
-    --set "checkpoint.directory=runs/gpu_graphs_$ranks"
-  tail -n 1 "runs/gpu_graphs_$ranks/metrics.jsonl"
+  for graphs in 0 64; do
+    echo "== quickstart on $ranks GPU(s), pass_graphs: $graphs"
+    quickstart "$ranks" "on_${ranks}_graphs_$graphs" pass_graphs="$graphs"
+    mpirun -n "$ranks" --oversubscribe build/cuda/lorica train \
+      --config configs/quickstart.textproto "${arguments[@]/#/--set=}"
+    tail -n 1 "$kept/on_${ranks}_graphs_$graphs/metrics.jsonl" |
+      tee -a "$kept/speed.jsonl"
+  done
   if [[ $gpus -eq 1 ]]; then break; fi
 done

@@ -1,6 +1,7 @@
 // Ten steps on real GPUs against the same steps on CPUs.
 #include <gtest/gtest.h>
 
+#include "parallel/nccl_communicator.h"
 #include "tests/cuda_device/devices.h"
 #include "tests/launch/golden_training.h"
 
@@ -64,6 +65,15 @@ TEST_F(GpuTrainerTest, PassesOfGraphsFollowTheCpuOnFourGpus) {
                   .tensor = 2,
                   .tensor_sequence = true,
                   .gradient_bucket_bytes = 1});
+}
+
+// Or ranks would talk by way of the host, with the same results.
+TEST(GpuRanksTest, TalkByNccl) {
+  const OpenDeviceCollectives collectives = NcclCollectives();
+  if (collectives == nullptr) SkipWithoutGpus(2);
+  if (testing::Test::IsSkipped()) return;
+  EXPECT_NE(collectives, nullptr)
+      << "lorica is built without NCCL; set NCCL_ROOT and configure again";
 }
 
 TEST_F(GpuTrainerTest, DataRanksChangeNoBit) {
