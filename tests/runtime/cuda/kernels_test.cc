@@ -1,7 +1,7 @@
 // Every CUDA kernel on the simulator against its scalar reference, on every
-// case, whichever thread runs first, with the same bits. Built twice: with the
-// sanitizers of the build, and with kernels whose every access is checked for
-// races.
+// case, whichever thread runs first, with the same bits. Built with the
+// sanitizers of the build, or none, and with kernels whose every access is
+// checked for races.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
