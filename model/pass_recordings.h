@@ -22,9 +22,9 @@ namespace lorica {
 // FailedPrecondition. All ranks of the group call it, with devices of one kind.
 absl::Status CheckRecords(const Device& device, Communicator& group);
 
-// Layers after whose backward something else is to be done beside the rest of a
-// pass: `tell` is called for each of `layers`, which have adapters, from the
-// last down.
+// Where something is done beside the rest of a pass: `tell` is called for each
+// of `layers` once its gradients are complete, in this order, from the last
+// down.
 struct LayersDone {
   std::vector<int64_t> layers;
   LayerDone tell;
@@ -39,8 +39,9 @@ struct LayersDone {
 //
 // The collectives of the model's tensor group are part of it. Its ranks are
 // given the same passes and see the same shapes, so each pass is a rehearsal,
-// a recording or a replay on all of them. What is done beside a pass is not:
-// the pass is then recorded in parts, each of which ends where a layer is done.
+// a recording or a replay on all of them. What LayersDone::tell enqueues is not
+// part of it: such a pass is a shape of its own, recorded in parts between
+// which the layers are told of.
 //
 // The results are those of Gpt::Train, bit for bit: of the same work in the
 // same order.
@@ -54,7 +55,7 @@ class PassRecordings {
   PassRecordings(const PassRecordings&) = delete;
   PassRecordings& operator=(const PassRecordings&) = delete;
 
-  // As Gpt::Train.
+  // As Gpt::Train, with `done` told of its layers alone.
   RowLosses Train(const TrainingRows& rows, float grad_scale,
                   const LayersDone& done = {});
 
