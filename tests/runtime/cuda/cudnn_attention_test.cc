@@ -293,7 +293,7 @@ TEST(RecordedAttentionTest, OfManyRecordsComputesThoseOfTheReplay) {
       recording->End();
       memory.EndPlan();
     }
-    recording->Replay(ArrayOf(other));
+    recording->Replay(0, ArrayOf(other));
     EXPECT_EQ(computed.Values(), expected);
     EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
   }
