@@ -331,6 +331,10 @@ struct Backend {
   const char* name;
   Memory memory = Memory::kHost;
   LinearLayout linear_layout = LinearLayout::kApart;
+  // Tokens of one forward and backward pass at most, but for a longer record.
+  int64_t pass_tokens = 0;
+  // Rows that the head takes at a time, from their logits to their gradients.
+  int64_t loss_rows = 0;
   // Vocabulary rows a tile for logit_stats and logit_grad.
   int64_t logit_tile = 0;
 

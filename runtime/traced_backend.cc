@@ -42,6 +42,8 @@ Backend TableOver(const Backend& inner) {
       .name = inner.name,
       .memory = inner.memory,
       .linear_layout = inner.linear_layout,
+      .pass_tokens = inner.pass_tokens,
+      .loss_rows = inner.loss_rows,
       .logit_tile = inner.logit_tile,
       .allocate = inner.allocate,
       .release = inner.release,

@@ -19,9 +19,11 @@
 namespace lorica {
 namespace {
 
-// Tokens of one forward and backward: products run at full speed from a few
-// hundred tokens on, while activations grow with every token.
-constexpr int64_t kPassTokens = 512;
+// What the device takes at a time.
+std::vector<RecordRange> PassesOf(const TokenBatch& batch,
+                                  const Session& session) {
+  return CutIntoPasses(batch, session.device()->backend().pass_tokens);
+}
 
 using Clock = std::chrono::steady_clock;
 
@@ -281,7 +283,7 @@ std::vector<RowLosses> Trainer::MicroBatch(const TokenBatch& batch,
                                            float grad_scale, Follows follows) {
   const Span span(SpanKind::kPhase, "micro-batch");
   std::vector<RowLosses> losses;
-  const std::vector<RecordRange> passes = CutIntoPasses(batch, kPassTokens);
+  const std::vector<RecordRange> passes = PassesOf(batch, session_);
   for (size_t i = 0; i < passes.size(); ++i) {
     const TrainingRows rows =
         CollectTrainingRows(batch, passes[i], gpt_.selection(),
@@ -334,7 +336,7 @@ std::vector<double> TokenLosses(const TokenBatch& batch, const Gpt& gpt,
                                 const Session& session) {
   Communicator& data = session.mesh().data();
   std::vector<double> losses(batch.tokens.size(), 0.0);
-  const std::vector<RecordRange> passes = CutIntoPasses(batch, kPassTokens);
+  const std::vector<RecordRange> passes = PassesOf(batch, session);
   for (size_t i = 0; i < passes.size(); ++i) {
     if (static_cast<int>(i % static_cast<size_t>(data.size())) != data.rank()) {
       continue;

@@ -10,14 +10,14 @@
 namespace lorica {
 namespace {
 
-// Rows a chunk: large enough for full speed of the products, small enough that
-// a chunk of exponentials (rows x vocabulary) stays a few tens of MB.
-constexpr int64_t kChunkRows = 256;
-
-std::vector<Range> Chunks(int64_t rows) {
+// Of the rows of h, as many as its device takes at a time.
+std::vector<Range> Chunks(const Tensor& h) {
+  const int64_t rows = h.rows();
+  const int64_t most = h.device()->backend().loss_rows;
+  CHECK_GT(most, 0);
   std::vector<Range> chunks;
-  for (int64_t begin = 0; begin < rows; begin += kChunkRows) {
-    chunks.push_back({begin, std::min(begin + kChunkRows, rows)});
+  for (int64_t begin = 0; begin < rows; begin += most) {
+    chunks.push_back({begin, std::min(begin + most, rows)});
   }
   return chunks;
 }
@@ -75,7 +75,7 @@ std::vector<double> LossHead::Losses(const Stream& in,
   h = Redistribute(std::move(h), plan_.input, targets.elements(), *group_,
                    Purpose::kActivation);
   RowLosses losses(targets);
-  for (const Range& rows : Chunks(h.rows())) {
+  for (const Range& rows : Chunks(h)) {
     Tensor stats = losses.StatsOf(rows);
     Stats(h.Rows(rows), targets.Cols(rows), ops::KeepExps::kNo, &stats);
   }
@@ -91,7 +91,7 @@ Tensor LossHead::LossesAndGrad(const Stream& in, float scale,
   const Tensor h = Redistribute(norm.y, plan_.input, targets.elements(),
                                 *group_, Purpose::kActivation);
   Tensor dh = Tensor::Empty(h.device(), h.shape(), h.dtype());
-  for (const Range& rows : Chunks(h.rows())) {
+  for (const Range& rows : Chunks(h)) {
     const Tensor chunk_targets = targets.Cols(rows);
     Tensor stats = losses->StatsOf(rows);
     const ops::KeptExps kept =

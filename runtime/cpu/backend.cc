@@ -32,12 +32,22 @@ void CopyOut(Queue*, void* host, const void* src, size_t bytes) {
 // Entries of the CPU have done their work when they return.
 void Synchronize(Queue*) {}
 
+// Products run at full speed from a few hundred tokens on, while activations
+// grow with every token.
+constexpr int64_t kPassTokens = 512;
+
+// Large enough for full speed of the products, small enough that the
+// exponentials (rows x vocabulary) stay a few tens of MB.
+constexpr int64_t kLossRows = 256;
+
 // A tile of logits stays in the second-level cache while its exponentials are
 // taken.
 constexpr int64_t kLogitTile = 2048;
 
 constexpr Backend kCpuBackend = {
     .name = "cpu",
+    .pass_tokens = kPassTokens,
+    .loss_rows = kLossRows,
     .logit_tile = kLogitTile,
     .allocate = Allocate,
     .release = Release,

@@ -72,14 +72,27 @@ void AttentionBackward(Queue* queue, const AttentionBackwardArgs& args) {
   }
 }
 
-// A tile of logits of some hundred rows has work for every multiprocessor, and
-// stays in the second-level cache while its exponentials are taken.
-constexpr int64_t kLogitTile = 16384;
+// A layer's launches, and the collectives of tensor ranks, are as many for one
+// token as for all of a pass. What a Llama of 8B parameters keeps for backward,
+// BF16 and CHEAP, is 3 MB a token: 25 GB a pass.
+constexpr int64_t kPassTokens = 8192;
+
+// Each chunk reads the head's weights twice: for less than some 250 rows that
+// takes longer than the products, and dh [rows, H] has too few tiles for all
+// multiprocessors. The exponentials of a vocabulary of 128256 take 263 MB in
+// BF16.
+constexpr int64_t kLossRows = 1024;
+
+// The F32 logits of a tile, 34 MB with as many rows, stay in the second-level
+// cache while their exponentials are taken.
+constexpr int64_t kLogitTile = 8192;
 
 constexpr Backend kCudaBackend = {
     .name = "cuda",
     .memory = Memory::kDevice,
     .linear_layout = LinearLayout::kBordered,
+    .pass_tokens = kPassTokens,
+    .loss_rows = kLossRows,
     .logit_tile = kLogitTile,
     .allocate = Allocate,
     .release = Release,

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "launch/session.h"
+#include "launch/train/trainer.h"
 #include "model/adapter.h"
 #include "model/gpt.h"
 #include "model/pass.h"
@@ -74,7 +75,7 @@ Tensor ZeroParam(Device* device, const ParamSpec& spec) {
   return Tensor::Zeros(device, spec.shape, norm ? DType::kF32 : DType::kBF16);
 }
 
-// Calls body(device, gpt, adapter) on the only rank.
+// Calls body(session, gpt, adapter) on the only rank.
 template <typename Body>
 void WithModel(const Case& c, int64_t layers, const Body& body) {
   cuda_fakes::Settings settings = {.policy = cuda_fakes::Policy::kLazyLast};
@@ -101,7 +102,7 @@ void WithModel(const Case& c, int64_t layers, const Body& body) {
           return ZeroParam(device, spec);
         },
         c.in_border ? &adapter : nullptr);
-    body(device, gpt, adapter);
+    body(**session, gpt, adapter);
   });
 }
 
@@ -109,30 +110,34 @@ void WithModel(const Case& c, int64_t layers, const Body& body) {
 // last layer to the first.
 std::vector<int64_t> CountPass(const Case& c, int64_t layers) {
   std::vector<int64_t> counts;
-  WithModel(c, layers, [&](Device* device, const Gpt& gpt, const Adapter& on) {
-    const Pass pass = MakeTrainingPass(device, TwoRecords(c.missing_rows),
-                                       {0, 2}, Selection::kAll, 1);
-    const int64_t before = cuda_fakes::Launches();
-    gpt.Train(pass, c.recompute, 1.0f, on, [&](int64_t) {
-      counts.push_back(cuda_fakes::Launches() - before);
-    });
-  });
+  WithModel(c, layers,
+            [&](const Session& session, const Gpt& gpt, const Adapter& on) {
+              const Pass pass =
+                  MakeTrainingPass(session.device(), TwoRecords(c.missing_rows),
+                                   {0, 2}, Selection::kAll, 1);
+              const int64_t before = cuda_fakes::Launches();
+              gpt.Train(pass, c.recompute, 1.0f, on, [&](int64_t) {
+                counts.push_back(cuda_fakes::Launches() - before);
+              });
+            });
   return counts;
 }
 
 // Launches that a graph of the pass is made of, and a few beside it.
 int64_t CountRecording(const Case& c, int64_t layers) {
   int64_t count = 0;
-  WithModel(c, layers, [&](Device* device, const Gpt& gpt, const Adapter& on) {
-    PassRecordings recordings(gpt, on, c.recompute, device, 1);
-    const TrainingRows rows = CollectTrainingRows(TwoRecords(c.missing_rows),
-                                                  {0, 2}, Selection::kAll, 1);
-    recordings.Train(rows, 1.0f);
-    const int64_t before = cuda_fakes::Launches();
-    recordings.Train(rows, 1.0f);
-    count = cuda_fakes::Launches() - before;
-    EXPECT_EQ(recordings.counts().replayed, 1);
-  });
+  WithModel(c, layers,
+            [&](const Session& session, const Gpt& gpt, const Adapter& on) {
+              PassRecordings recordings(gpt, on, c.recompute, session.device(),
+                                        1);
+              const TrainingRows rows = CollectTrainingRows(
+                  TwoRecords(c.missing_rows), {0, 2}, Selection::kAll, 1);
+              recordings.Train(rows, 1.0f);
+              const int64_t before = cuda_fakes::Launches();
+              recordings.Train(rows, 1.0f);
+              count = cuda_fakes::Launches() - before;
+              EXPECT_EQ(recordings.counts().replayed, 1);
+            });
   return count;
 }
 
@@ -142,6 +147,28 @@ Launches CountLayer(const Case& c) {
   const int64_t backward = three[1] - three[0];
   return {.forward = four.back() - three.back() - backward,
           .backward = backward};
+}
+
+// Of the losses of so many records of 16 tokens.
+int64_t CountLosses(int64_t records) {
+  TokenBatch batch;
+  for (int64_t r = 0; r < records; ++r) {
+    batch.segments.push_back({16 * r, 16, 16 * r, 16});
+    for (int32_t i = 0; i < 16; ++i) {
+      batch.tokens.push_back(i);
+      batch.positions.push_back(i);
+      batch.targets.push_back(i);
+      batch.row_index.push_back(16 * r + i);
+    }
+  }
+  int64_t count = 0;
+  WithModel({}, 1,
+            [&](const Session& session, const Gpt& gpt, const Adapter& on) {
+              const int64_t before = cuda_fakes::Launches();
+              TokenLosses(batch, gpt, &on, session);
+              count = cuda_fakes::Launches() - before;
+            });
+  return count;
 }
 
 // What this program counts.
@@ -178,6 +205,11 @@ TEST(CudaLaunchesTest, AreNoMoreWhereRowsAreMissing) {
     EXPECT_EQ(CountPass({.own_attention = own_attention, .missing_rows = 3}, 2),
               CountPass({.own_attention = own_attention}, 2));
   }
+}
+
+// More than a CPU's pass has, and its head takes at a time.
+TEST(CudaLaunchesTest, AreNoMoreForMoreTokens) {
+  EXPECT_EQ(CountLosses(40), CountLosses(2));
 }
 
 TEST(CudaLaunchesTest, OfALayerAreNoMoreInAGraph) {

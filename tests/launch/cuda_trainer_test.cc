@@ -135,6 +135,19 @@ TEST(CudaTrainerTest, SummingDuringBackwardChangesNoBit) {
   }
 }
 
+// A layer's gradients are complete, and their bucket may go, with the last
+// pass.
+TEST(CudaTrainerTest, SeveralPassesAMicroBatchFollowTheCpu) {
+  const GoldenModel model = {.folder = "heads_5_5_untied", .pass_tokens = 16};
+  RunConfig config = GoldenRun({.data = 2}, DType::kF32);
+  config.train.steps = 3;
+  config.mesh.gradient_bucket_bytes = 1;
+  cuda_fakes::Reset({.policy = Policy::kLazyRandom, .seed = 3});
+  const Curve gpu = TrainGolden(OpenFakeGpu, config, model);
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  EXPECT_LT(Distance(gpu, TrainGoldenOnCpu(config, model)), kCurveBound);
+}
+
 // The first micro-batch's work, loss included, is given to the device and the
 // second's after it, before anything is waited for.
 TEST(CudaTrainerTest, OneRankWaitsForNothingBetweenMicroBatches) {
@@ -173,11 +186,10 @@ class PassGraphsTest : public testing::Test {
 
   static Curve Train(const RunConfig& config,
                      const cuda_fakes::Settings& settings,
-                     float dropout = 0.0f) {
+                     GoldenModel model = {}) {
     cuda_fakes::Reset(settings);
-    Curve curve =
-        TrainGolden(OpenFakeGpu, config,
-                    {.folder = "heads_5_5_untied", .dropout = dropout});
+    model.folder = "heads_5_5_untied";
+    Curve curve = TrainGolden(OpenFakeGpu, config, model);
     EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
     // What a graph uses of memory that is gone.
     EXPECT_THAT(cuda_sim::TakeReports(), IsEmpty());
@@ -237,10 +249,10 @@ TEST_F(PassGraphsTest, ChangeNoBitWhereALibraryComputesAttention) {
 // Masks are those of the pass's rows, whatever rows it was recorded with.
 TEST_F(PassGraphsTest, ChangeNoBitWithDropout) {
   constexpr float kDropout = 0.25f;
-  const Curve plain = Train(Config(2, 0), {}, kDropout);
+  const Curve plain = Train(Config(2, 0), {}, {.dropout = kDropout});
   EXPECT_NE(plain.losses[0], Train(Config(1, 0), {}).losses[0]);
   const Curve curve =
-      Train(Config(2, 8), {.policy = Policy::kLazyLast}, kDropout);
+      Train(Config(2, 8), {.policy = Policy::kLazyLast}, {.dropout = kDropout});
   ExpectSame(curve, plain);
   EXPECT_EQ(curve.passes.replayed, 2);
 }
@@ -320,6 +332,14 @@ TEST_F(PassGraphsTest, TensorRanksThatCannotRecordTogetherAreToldWhy) {
     }
     EXPECT_THAT(lack(), HasSubstr("compute attention by a library"));
   });
+}
+
+TEST_F(PassGraphsTest, ChangeNoBitOfSeveralPassesAMicroBatch) {
+  const Curve plain = Train(Config(4, 0), {}, {.pass_tokens = 16});
+  const Curve curve = Train(Config(4, 8), {}, {.pass_tokens = 16});
+  ExpectSame(curve, plain);
+  EXPECT_EQ(curve.passes.passes, 17);
+  EXPECT_GT(curve.passes.replayed, 0);
 }
 
 TEST_F(PassGraphsTest, TheShapeUnusedForLongestMakesRoom) {

@@ -92,6 +92,11 @@ Curve TrainGolden(const std::function<std::unique_ptr<Device>(int rank)>& open,
   RunRanks(ranks, [&](std::unique_ptr<Communicator> world) {
     std::unique_ptr<Device> device = open(world->rank());
     ASSERT_NE(device, nullptr);
+    Backend shorter = device->backend();
+    if (model.pass_tokens > 0) {
+      shorter.pass_tokens = model.pass_tokens;
+      device->Interpose(&shorter);
+    }
     const auto session = Session::Over(std::move(device), std::move(world),
                                        Placement{}, config.mesh);
     ASSERT_TRUE(session.ok()) << session.status().message();

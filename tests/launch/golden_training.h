@@ -39,6 +39,8 @@ struct GoldenModel {
   std::string adapter = "adapter_all";
   AdapterPlace place = AdapterPlace::kResident;
   float dropout = 0.0f;  // Of the adapter's input.
+  // Tokens of a pass; 0: as many as the device takes.
+  int64_t pass_tokens = 0;
   // Called by each rank before each of its micro-batches; may be absent.
   std::function<void()> before_micro_batch;
 };

@@ -100,6 +100,14 @@ TEST(TrainerTest, DataRanksAndAccumulationChangeNoBit) {
   }
 }
 
+TEST(TrainerTest, SeveralPassesAMicroBatchAddUp) {
+  RunConfig config = ConfigOf(Golden("heads_9_3_tied_sharded"));
+  config.train.steps = 5;
+  EXPECT_LT(Distance(TrainGoldenOnCpu(config, {.pass_tokens = 16}),
+                     TrainGoldenOnCpu(config)),
+            kCurveBound);
+}
+
 TEST(TrainerTest, ValidationDoesNotDependOnTheMesh) {
   const Golden golden("heads_9_3_tied_sharded");
   std::vector<std::vector<double>> losses;
@@ -108,6 +116,10 @@ TEST(TrainerTest, ValidationDoesNotDependOnTheMesh) {
       const auto session =
           Session::Over(std::move(world), Placement{}, {.data = data}, {});
       ASSERT_TRUE(session.ok());
+      Device* device = (*session)->device();
+      Backend shorter = device->backend();
+      shorter.pass_tokens = 8;  // So that each rank has some.
+      device->Interpose(&shorter);
       const auto base = OpenBaseModel(golden.model_path(), **session);
       ASSERT_TRUE(base.ok());
       const auto gpt = LoadGpt(*base, DType::kF32, kTensorParallel, **session);
