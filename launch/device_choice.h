@@ -20,7 +20,8 @@ struct DeviceOptions {
 
 struct ChosenDevice {
   std::unique_ptr<Device> device;
-  std::string gpu;  // Its name; empty for the CPU.
+  std::string gpu;      // Its name; empty for the CPU.
+  std::string why_cpu;  // What keeps kAuto from GPUs, if this build knows them.
 };
 
 // Called by all ranks, agreed on by all. A rank takes the GPU of its number

@@ -170,6 +170,9 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(
         absl::StrCat("each rank computes on a GPU of its "
                      "own, the first on ",
                      chosen.gpu));
+  } else if (!chosen.why_cpu.empty()) {
+    session->notes_.push_back(
+        absl::StrCat("computing on CPUs: ", chosen.why_cpu));
   }
   return session;
 }

@@ -93,8 +93,8 @@ struct CudaDevice {
   int64_t memory_bytes = 0;
 };
 
-// Empty where there is a driver and no GPU. Error: this build has no CUDA, or
-// the driver does not answer.
+// Empty where there is a driver and no GPU. Errors: kUnimplemented, this build
+// has no CUDA; kUnavailable, the driver does not answer.
 absl::StatusOr<std::vector<CudaDevice>> ListCudaDevices();
 
 struct CudaOptions {

@@ -10,7 +10,7 @@ namespace lorica {
 namespace {
 
 absl::Status Absent() {
-  return absl::UnavailableError(
+  return absl::UnimplementedError(
       "this lorica is built without CUDA (cmake -DLORICA_CUDA=ON)");
 }
 

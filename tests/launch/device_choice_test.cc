@@ -38,11 +38,22 @@ void OnRanks(
 
 void ExpectCpu(int, const ChosenDevice& chosen) {
   EXPECT_EQ(chosen.gpu, "");
+  EXPECT_EQ(chosen.why_cpu, "");
   EXPECT_EQ(chosen.device->backend().memory, Memory::kHost);
+}
+
+// As kAuto falls back to it.
+auto ExpectCpuBecause(const std::string& reason) {
+  return [reason](int, const ChosenDevice& chosen) {
+    EXPECT_EQ(chosen.gpu, "");
+    EXPECT_EQ(chosen.why_cpu, reason);
+    EXPECT_EQ(chosen.device->backend().memory, Memory::kHost);
+  };
 }
 
 void ExpectOwnGpu(int rank, const ChosenDevice& chosen) {
   EXPECT_EQ(chosen.gpu, "Fake GPU " + std::to_string(rank));
+  EXPECT_EQ(chosen.why_cpu, "");
   EXPECT_EQ(chosen.device->backend().memory, Memory::kDevice);
 }
 
@@ -56,11 +67,15 @@ TEST(DeviceChoiceTest, EachRankOfAHostTakesItsGpu) {
 TEST(DeviceChoiceTest, MoreRanksThanGpusAreAnErrorUnlessAuto) {
   cuda_fakes::Reset({.devices = 2});
   OnRanks(3, {DeviceKind::kCuda}, ExpectOwnGpu,
-          "rank 0: device is CUDA, but it would share Fake GPU 0 "
-          "(GPU-00000000-0000-0000-0000-000000000000) of node7 with rank 2: 3 "
-          "ranks started there and 2 GPUs are visible; start a rank a GPU; or "
-          "set device to CPU or AUTO");
-  OnRanks(3, {DeviceKind::kAuto}, ExpectCpu);
+          "rank 0: device is CUDA, but Fake GPU 0 "
+          "(GPU-00000000-0000-0000-0000-000000000000) of node7 would be shared "
+          "with rank 2: 3 ranks started there and 2 GPUs are visible; start a "
+          "rank a GPU; or set device to CPU or AUTO");
+  OnRanks(3, {DeviceKind::kAuto},
+          ExpectCpuBecause(
+              "rank 0: Fake GPU 0 (GPU-00000000-0000-0000-0000-000000000000) "
+              "of node7 would be shared with rank 2: 3 ranks started there and "
+              "2 GPUs are visible; start a rank a GPU"));
 }
 
 TEST(DeviceChoiceTest, NoGpuIsAnErrorUnlessAuto) {
@@ -68,7 +83,9 @@ TEST(DeviceChoiceTest, NoGpuIsAnErrorUnlessAuto) {
   OnRanks(2, {DeviceKind::kCuda}, ExpectOwnGpu,
           "device is CUDA, but node7 shows no GPU to this rank "
           "(CUDA_VISIBLE_DEVICES?); or set device to CPU or AUTO");
-  OnRanks(2, {DeviceKind::kAuto}, ExpectCpu);
+  OnRanks(2, {DeviceKind::kAuto},
+          ExpectCpuBecause("node7 shows no GPU to this rank "
+                           "(CUDA_VISIBLE_DEVICES?)"));
 }
 
 // Each rank multiplies in a shape of its own.
@@ -101,7 +118,9 @@ TEST(DeviceChoiceTest, AnOldGpuIsRefused) {
   cuda_fakes::Reset({.devices = 1, .compute_major = 7});
   OnRanks(1, {DeviceKind::kCuda}, ExpectOwnGpu,
           "GPU 0, Fake GPU 0, has compute capability 7.0; lorica needs 8.0");
-  OnRanks(1, {DeviceKind::kAuto}, ExpectCpu);
+  OnRanks(1, {DeviceKind::kAuto},
+          ExpectCpuBecause("GPU 0, Fake GPU 0, has compute capability 7.0; "
+                           "lorica needs 8.0, as in A100, or later"));
 }
 
 }  // namespace
