@@ -39,7 +39,6 @@ void* Allocator::Allocate(size_t bytes, Lifetime lifetime) {
   bytes = RoundUp(bytes);
   void* const data = Take(bytes, lifetime);
   in_use_ += bytes;
-  peak_ = std::max(peak_, in_use_);
   return data;
 }
 
@@ -147,16 +146,6 @@ void* Allocator::Pool::TakeFree(size_t bytes) {
 size_t Allocator::bytes_in_use() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return in_use_;
-}
-
-size_t Allocator::peak_bytes() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return peak_;
-}
-
-void Allocator::ResetPeak() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  peak_ = in_use_;
 }
 
 }  // namespace lorica

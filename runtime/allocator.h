@@ -45,10 +45,8 @@ class Allocator {
   void BeginPlan(Plan* plan);
   void EndPlan();
 
-  // Bytes handed out now and at most since the last ResetPeak.
+  // Bytes handed out now.
   size_t bytes_in_use() const;
-  size_t peak_bytes() const;
-  void ResetPeak();
 
  private:
   struct Slab {
@@ -77,7 +75,6 @@ class Allocator {
   bool follows_ = false;  // Else notes.
   size_t next_ = 0;       // Of the plan that it follows.
   size_t in_use_ = 0;
-  size_t peak_ = 0;
 };
 
 }  // namespace lorica

@@ -343,6 +343,9 @@ struct Backend {
   Entry<void(Queue*, void* dst, const void* host, size_t bytes)> copy_in;
   Entry<void(Queue*, void* host, const void* src, size_t bytes)> copy_out;
   Entry<void(Queue*)> synchronize;
+  // Bytes that this process held of the device's memory at most so far; 0 where
+  // that is the host's.
+  Entry<int64_t(Queue*)> peak_memory;
   // See runtime/recording.h; null where the device does not record.
   Entry<Recorder*(Queue*)> recorder;
 

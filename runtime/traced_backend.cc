@@ -50,6 +50,7 @@ Backend TableOver(const Backend& inner) {
       LORICA_TRACED(copy_in),
       LORICA_TRACED(copy_out),
       .synchronize = inner.synchronize,
+      .peak_memory = inner.peak_memory,
       .recorder = inner.recorder,
       LORICA_TRACED(fill),
       LORICA_TRACED(convert),

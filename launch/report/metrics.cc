@@ -50,7 +50,7 @@ absl::StatusOr<MetricsWriter> MetricsWriter::Open(const std::string& path,
 }
 
 absl::Status MetricsWriter::Write(const StepMetrics& metrics) {
-  const nlohmann::ordered_json line = {
+  nlohmann::ordered_json line = {
       {"step", metrics.step},
       {"loss", metrics.loss},
       {"learning_rate", metrics.learning_rate},
@@ -61,6 +61,9 @@ absl::Status MetricsWriter::Write(const StepMetrics& metrics) {
       {"tokens_per_second", metrics.tokens_per_second},
       {"peak_rss_bytes", metrics.peak_rss_bytes},
       {"anomalies", metrics.anomalies}};
+  if (metrics.peak_device_bytes > 0) {
+    line["peak_device_bytes"] = metrics.peak_device_bytes;
+  }
   return WriteLine(line.dump());
 }
 

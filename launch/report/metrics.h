@@ -22,8 +22,11 @@ struct StepMetrics {
   int64_t tokens = 0;  // All that went through the model, without padding.
   double step_seconds = 0;
   double tokens_per_second = 0;
-  int64_t peak_rss_bytes = 0;  // The largest of any rank so far.
-  int64_t anomalies = 0;       // So far: this step's included.
+  // The largest of any rank so far: of the host's memory, and of the GPU's;
+  // the latter 0, and not written, where CPUs compute.
+  int64_t peak_rss_bytes = 0;
+  int64_t peak_device_bytes = 0;
+  int64_t anomalies = 0;  // So far: this step's included.
 };
 
 // A save that is in place, or was not possible.

@@ -112,15 +112,19 @@ absl::StatusOr<EventWriter> EventWriter::Create(const std::string& directory) {
 }
 
 absl::Status EventWriter::Write(const StepMetrics& metrics) {
-  return WriteScalars(
-      metrics.step,
-      {{"train/loss", metrics.loss},
-       {"train/learning_rate", metrics.learning_rate},
-       {"train/grad_norm", metrics.grad_norm},
-       {"train/target_tokens", static_cast<double>(metrics.target_tokens)},
-       {"speed/step_seconds", metrics.step_seconds},
-       {"speed/tokens_per_second", metrics.tokens_per_second},
-       {"memory/peak_rss_bytes", static_cast<double>(metrics.peak_rss_bytes)}});
+  std::vector<Scalar> scalars = {
+      {"train/loss", metrics.loss},
+      {"train/learning_rate", metrics.learning_rate},
+      {"train/grad_norm", metrics.grad_norm},
+      {"train/target_tokens", static_cast<double>(metrics.target_tokens)},
+      {"speed/step_seconds", metrics.step_seconds},
+      {"speed/tokens_per_second", metrics.tokens_per_second},
+      {"memory/peak_rss_bytes", static_cast<double>(metrics.peak_rss_bytes)}};
+  if (metrics.peak_device_bytes > 0) {
+    scalars.push_back({"memory/peak_device_bytes",
+                       static_cast<double>(metrics.peak_device_bytes)});
+  }
+  return WriteScalars(metrics.step, scalars);
 }
 
 absl::Status EventWriter::Write(const SaveMetrics& metrics) {

@@ -248,11 +248,13 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   if (DCHECK_IS_ON()) VerifyReplicas();
   adapter_->ZeroGrad();
   metrics.anomalies = position_.anomalies;
-  int64_t maxima[] = {PeakRssBytes(),
-                      events.stop_wish ? events.stop_wish() : 0};
+  const Device& device = *session_.device();
+  int64_t maxima[] = {PeakRssBytes(), events.stop_wish ? events.stop_wish() : 0,
+                      device.backend().peak_memory(device.queue())};
   session_.mesh().world().AllReduceMax(absl::MakeSpan(maxima),
                                        Purpose::kControl);
   metrics.peak_rss_bytes = maxima[0];
+  metrics.peak_device_bytes = maxima[2];
   result.stop_wish = maxima[1];
   metrics.step_seconds = SecondsSince(start);
   metrics.tokens_per_second = tokens / metrics.step_seconds;

@@ -32,6 +32,8 @@ void CopyOut(Queue*, void* host, const void* src, size_t bytes) {
 // Entries of the CPU have done their work when they return.
 void Synchronize(Queue*) {}
 
+int64_t PeakMemory(Queue*) { return 0; }
+
 // Products run at full speed from a few hundred tokens on, while activations
 // grow with every token.
 constexpr int64_t kPassTokens = 512;
@@ -54,6 +56,7 @@ constexpr Backend kCpuBackend = {
     .copy_in = CopyIn,
     .copy_out = CopyOut,
     .synchronize = Synchronize,
+    .peak_memory = PeakMemory,
     .recorder = NoRecorder,
     .fill = OnQueue<cpu::Fill>::Call,
     .convert = OnQueue<cpu::Convert>::Call,

@@ -55,6 +55,19 @@ void Synchronize(Queue* queue) {
   CUDA_CHECK(cudaStreamSynchronize(StreamOf(queue)));
 }
 
+// What cudaMallocAsync took: blocks that the pool of runtime/allocator.h keeps
+// and scratch memory; not what libraries take by themselves.
+int64_t PeakMemory(Queue*) {
+  int device = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  cudaMemPool_t pool = nullptr;
+  CUDA_CHECK(cudaDeviceGetMemPool(&pool, device));
+  uint64_t bytes = 0;
+  CUDA_CHECK(
+      cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemHigh, &bytes));
+  return static_cast<int64_t>(bytes);
+}
+
 Recorder* RecorderOf(Queue* queue) { return &Of(queue)->recorder; }
 
 void SquaredNorm(Queue* queue, View x, double* result) {
@@ -99,6 +112,7 @@ constexpr Backend kCudaBackend = {
     .copy_in = CopyIn,
     .copy_out = CopyOut,
     .synchronize = Synchronize,
+    .peak_memory = PeakMemory,
     .recorder = RecorderOf,
     .fill = cuda::Fill,
     .convert = cuda::Convert,

@@ -410,6 +410,17 @@ TEST(CudaTrainerTest, TensorRanksWaitForNothingBetweenMicroBatches) {
   }
 }
 
+TEST(CudaTrainerTest, ReportsTheMemoryOfGpusAlone) {
+  RunConfig config = GoldenRun({}, DType::kF32);
+  config.train.steps = 2;
+  EXPECT_THAT(TrainGoldenOnCpu(config).peak_device_bytes, testing::Each(0));
+  cuda_fakes::Reset({});
+  const std::vector<int64_t> bytes =
+      TrainGolden(OpenFakeGpu, config).peak_device_bytes;
+  EXPECT_THAT(bytes, testing::Each(testing::Gt(0)));
+  EXPECT_GE(bytes.at(1), bytes.at(0));
+}
+
 TEST(CudaTrainerTest, DataRanksChangeNoBit) {
   RunConfig config = GoldenRun({.data = 1}, DType::kF32);
   config.train.steps = 3;

@@ -57,6 +57,7 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
       trainer.Run({.on_step = [&](const StepMetrics& metrics) {
         curve.losses.push_back(metrics.loss);
         curve.grad_norms.push_back(metrics.grad_norm);
+        curve.peak_device_bytes.push_back(metrics.peak_device_bytes);
         return absl::OkStatus();
       }});
   EXPECT_TRUE(status.ok()) << status.message();

@@ -25,6 +25,7 @@ inline constexpr double kCurveBound = 1e-4;
 struct Curve {
   std::vector<double> losses;
   std::vector<double> grad_norms;
+  std::vector<int64_t> peak_device_bytes;
   PassRecordings::Counts passes;  // Of rank 0, where they are recorded.
   // Of rank 0's tensor group, by purpose.
   std::array<Traffic, kNumPurposes> tensor_traffic = {};

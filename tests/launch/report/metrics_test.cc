@@ -31,6 +31,7 @@ TEST(MetricsTest, EveryFieldIsInTheLine) {
                                       .step_seconds = 9,
                                       .tokens_per_second = 910.25,
                                       .peak_rss_bytes = int64_t{1} << 33,
+                                      .peak_device_bytes = int64_t{1} << 34,
                                       .anomalies = 2})
                   .ok());
   ASSERT_TRUE(writer
@@ -52,7 +53,8 @@ TEST(MetricsTest, EveryFieldIsInTheLine) {
             "{\"step\":3,\"loss\":2.5,\"learning_rate\":0.0001,"
             "\"grad_norm\":0.75,\"target_tokens\":8064,\"tokens\":8192,"
             "\"step_seconds\":9.0,\"tokens_per_second\":910.25,"
-            "\"peak_rss_bytes\":8589934592,\"anomalies\":2}");
+            "\"peak_rss_bytes\":8589934592,\"anomalies\":2,"
+            "\"peak_device_bytes\":17179869184}");
   EXPECT_EQ(lines[1],
             "{\"step\":3,\"valid_loss\":0.1,\"valid_tokens\":400,"
             "\"valid_records\":20,\"valid_seconds\":0.5}");
@@ -78,6 +80,15 @@ TEST(MetricsTest, AResumedRunGoesOnAfterItsSave) {
   EXPECT_EQ(lines[0].rfind("{\"step\":1,\"loss\"", 0), 0u);
   EXPECT_EQ(lines[1].rfind("{\"step\":2,\"loss\"", 0), 0u);
   EXPECT_EQ(lines[2].rfind("{\"step\":3,\"valid_loss\"", 0), 0u);
+}
+
+TEST(MetricsTest, WhereCpusComputeNoMemoryOfGpusIsReported) {
+  const std::string path = testing::TempDir() + "/cpus.jsonl";
+  auto writer = MetricsWriter::Create(path);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE(writer->Write(StepMetrics{.peak_rss_bytes = 1}).ok());
+  EXPECT_FALSE(
+      nlohmann::json::parse(Lines(path).at(0)).contains("peak_device_bytes"));
 }
 
 TEST(MetricsTest, ALossIsWrittenToTheLastBit) {

@@ -20,6 +20,7 @@ namespace {
 using google::protobuf::Message;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 // An independent reader of what TensorBoard defines: the same schema, parsed by
 // protobuf itself.
@@ -104,13 +105,15 @@ TEST(TensorBoardTest, EventsReadBack) {
   step.loss = 2.5;
   step.learning_rate = 0.25;
   ASSERT_TRUE(writer->Write(step).ok());
+  step.peak_device_bytes = 1 << 20;
+  ASSERT_TRUE(writer->Write(step).ok());
   ValidMetrics valid;
   valid.step = 300;
   valid.valid_loss = 1.5;
   ASSERT_TRUE(writer->Write(valid).ok());
 
   const std::vector<std::string> events = EventReader().Read(writer->path());
-  ASSERT_EQ(events.size(), 3u);
+  ASSERT_EQ(events.size(), 4u);
   EXPECT_EQ(events[0], "step: 0 file_version: \"brain.Event:2\"");
   EXPECT_THAT(
       events[1],
@@ -118,7 +121,11 @@ TEST(TensorBoardTest, EventsReadBack) {
             HasSubstr("value { tag: \"train/loss\" simple_value: 2.5 }"),
             HasSubstr(
                 "value { tag: \"train/learning_rate\" simple_value: 0.25 }")));
-  EXPECT_EQ(events[2],
+  constexpr char kOfGpus[] = "value { tag: \"memory/peak_device_bytes\" ";
+  EXPECT_THAT(events[1], Not(HasSubstr(kOfGpus)));
+  EXPECT_THAT(events[2],
+              HasSubstr(std::string(kOfGpus) + "simple_value: 1048576 }"));
+  EXPECT_EQ(events[3],
             "step: 300 summary { value { tag: \"valid/loss\" simple_value: 1.5 "
             "} }");
 }

@@ -176,6 +176,21 @@ cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream) {
   return cudaSuccess;
 }
 
+// One pool of all devices' memory.
+cudaError_t cudaDeviceGetMemPool(cudaMemPool_t* pool, int) {
+  *pool = nullptr;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute,
+                                    void* value) {
+  if (attribute != cudaMemPoolAttrReservedMemHigh) return cudaErrorInvalidValue;
+  const auto lock = Lock();
+  const uint64_t bytes = DeviceMemory::Get().peak_bytes();
+  std::memcpy(value, &bytes, sizeof(bytes));
+  return cudaSuccess;
+}
+
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
   const auto lock = Lock();
   if (Forbidden(stream, "cudaFreeAsync")) return kForbidden;

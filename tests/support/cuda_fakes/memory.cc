@@ -33,6 +33,7 @@ void DeviceMemory::Reset() {
   blocks_.clear();
   recent_ = nullptr;
   bytes_ = 0;
+  peak_bytes_ = 0;
   allocations_ = 0;
 }
 
@@ -45,6 +46,7 @@ void* DeviceMemory::Allocate(size_t bytes) {
   block.bytes = bytes;
   block.pieces[begin];
   bytes_ += bytes;
+  peak_bytes_ = std::max(peak_bytes_, bytes_);
   ++allocations_;
   return data;
 }

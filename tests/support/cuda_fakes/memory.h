@@ -19,6 +19,7 @@ class DeviceMemory {
 
   void Reset();
   size_t bytes() const { return bytes_; }
+  size_t peak_bytes() const { return peak_bytes_; }
   int64_t allocations() const { return allocations_; }
 
   // Null where the settings' memory is out.
@@ -68,6 +69,7 @@ class DeviceMemory {
   std::vector<Block*> accessed_;  // By the kernel that runs.
   Block* recent_ = nullptr;
   size_t bytes_ = 0;
+  size_t peak_bytes_ = 0;
   int64_t allocations_ = 0;
 };
 
