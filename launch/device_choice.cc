@@ -71,7 +71,8 @@ absl::StatusOr<ChosenDevice> OpenGpu(const DeviceOptions& options,
       {.index = index,
        .product_choices = options.product_choices,
        .missing = world.rank() == 0 ? CudaOptions::Missing::kMeasured
-                                    : CudaOptions::Missing::kUnmeasured});
+                                    : CudaOptions::Missing::kUnmeasured,
+       .attention = options.attention});
   LORICA_RETURN_IF_ERROR(Agree(device.status(), world));
   return ChosenDevice{.device = *std::move(device), .gpu = mine.name};
 }

@@ -15,7 +15,9 @@ namespace lorica {
 
 struct DeviceOptions {
   DeviceKind kind = DeviceKind::kAuto;
-  std::string product_choices;  // Of a GPU; a file, or empty.
+  // Of GPUs. A file, or empty; whose kernels.
+  std::string product_choices;
+  AttentionKernels attention = AttentionKernels::kCudnn;
 };
 
 struct ChosenDevice {

@@ -97,6 +97,11 @@ struct CudaDevice {
 // has no CUDA; kUnavailable, the driver does not answer.
 absl::StatusOr<std::vector<CudaDevice>> ListCudaDevices();
 
+// Whose kernels compute attention on a GPU: lorica's own, or cuDNN's where it
+// has the shape, with gradients summed in a fixed order or, which it has for
+// more shapes and with less memory, in any.
+enum class AttentionKernels : uint8_t { kOwn, kCudnn, kCudnnAnyOrder };
+
 struct CudaOptions {
   // Whether a product that product_choices lacks is measured and added.
   enum class Missing : uint8_t { kUnmeasured, kMeasured };
@@ -107,6 +112,7 @@ struct CudaOptions {
   // runtime/cuda/product_choices.h; empty: what the library proposes.
   std::string product_choices;
   Missing missing = Missing::kUnmeasured;
+  AttentionKernels attention = AttentionKernels::kCudnn;
 };
 
 // The calling thread becomes the device's thread. Errors: those of

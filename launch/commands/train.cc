@@ -33,7 +33,8 @@ absl::Status RunTrain(const Arguments& arguments, const MpiEnvironment& mpi) {
   LORICA_ASSIGN_OR_RETURN(
       const std::unique_ptr<Session> session,
       Session::Open(mpi, config.run.mesh,
-                    {config.run.device, config.run.product_choices},
+                    {config.run.device, config.run.product_choices,
+                     config.run.cuda_attention},
                     config.run.threads));
   return RunTraining(config, *session);
 }

@@ -194,6 +194,18 @@ Recompute FromProto(proto::RunConfig::Recompute recompute) {
   LOG(FATAL) << "unknown recompute " << recompute;
 }
 
+AttentionKernels FromProto(proto::RunConfig::CudaAttention attention) {
+  switch (attention) {
+    case proto::RunConfig::CUDNN:
+      return AttentionKernels::kCudnn;
+    case proto::RunConfig::CUDNN_ANY_ORDER:
+      return AttentionKernels::kCudnnAnyOrder;
+    case proto::RunConfig::OWN:
+      return AttentionKernels::kOwn;
+  }
+  LOG(FATAL) << "unknown attention " << attention;
+}
+
 AdapterOptions FromProto(const proto::Adapter& adapter) {
   AdapterOptions options;
   options.rank = std::nullopt;
@@ -261,6 +273,7 @@ RunConfig FromProto(const proto::RunConfig& config) {
       .recompute = FromProto(config.recompute()),
       .product_choices = config.product_choices(),
       .pass_graphs = config.pass_graphs(),
+      .cuda_attention = FromProto(config.cuda_attention()),
   };
 }
 

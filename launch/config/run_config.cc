@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "runtime/check.h"
 #include "runtime/status_macros.h"
 
 namespace lorica {
@@ -128,8 +129,21 @@ absl::Status CheckPassGraphs(const RunConfig& run) {
   return absl::OkStatus();
 }
 
+absl::Status CheckCudaAttention(const RunConfig& run) {
+  if (run.cuda_attention == AttentionKernels::kCudnn ||
+      run.device != DeviceKind::kCpu) {
+    return absl::OkStatus();
+  }
+  return Invalid("cuda_attention",
+                 absl::StrCat("is ", NameOf(run.cuda_attention),
+                              ", but device is CPU, which has one way of "
+                              "attention; set device to CUDA, or "
+                              "cuda_attention to CUDNN"));
+}
+
 // What two fields must be to each other.
 absl::Status CheckTogether(const RunConfig& run) {
+  LORICA_RETURN_IF_ERROR(CheckCudaAttention(run));
   LORICA_RETURN_IF_ERROR(CheckPassGraphs(run));
   const int64_t rows = run.train.micro_batch * run.mesh.data;
   if (run.train.global_batch % rows != 0) {
@@ -156,6 +170,18 @@ absl::Status CheckTogether(const RunConfig& run) {
 }
 
 }  // namespace
+
+const char* NameOf(AttentionKernels kernels) {
+  switch (kernels) {
+    case AttentionKernels::kOwn:
+      return "OWN";
+    case AttentionKernels::kCudnn:
+      return "CUDNN";
+    case AttentionKernels::kCudnnAnyOrder:
+      return "CUDNN_ANY_ORDER";
+  }
+  LOG(FATAL) << "unknown attention " << static_cast<int>(kernels);
+}
 
 absl::Status RunConfig::Validate() const {
   LORICA_RETURN_IF_ERROR(

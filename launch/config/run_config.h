@@ -13,6 +13,7 @@
 #include "model/text/dataset.h"
 #include "model/tuning/lr_schedule.h"
 #include "parallel/mesh.h"
+#include "runtime/device.h"
 #include "runtime/dtype.h"
 
 namespace lorica {
@@ -90,6 +91,9 @@ struct ReportOptions {
 
 enum class DeviceKind : uint8_t { kAuto, kCpu, kCuda };
 
+// As the config has it.
+const char* NameOf(AttentionKernels kernels);
+
 struct RunConfig {
   ModelOptions model;
   AdapterOptions adapter;
@@ -103,6 +107,7 @@ struct RunConfig {
   Recompute recompute = Recompute::kCheap;
   std::string product_choices;  // A file; empty: nothing is measured.
   int pass_graphs = 0;          // Kept at most; 0: none are made.
+  AttentionKernels cuda_attention = AttentionKernels::kCudnn;
 
   // Whether each value is possible by itself and beside the others. Messages
   // name field, value and what to change.

@@ -35,7 +35,8 @@ constexpr absl::string_view kFree[] = {"train.steps",
                                        "threads",
                                        "recompute",
                                        "pass_graphs",
-                                       "product_choices"};
+                                       "product_choices",
+                                       "cuda_attention"};
 
 bool IsFree(absl::string_view field) {
   return std::any_of(

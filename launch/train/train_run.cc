@@ -318,6 +318,18 @@ absl::Status CheckPassGraphs(const RunConfig& config, const Session& session) {
                mesh.world());
 }
 
+// All ranks have a device of the same kind.
+absl::Status CheckCudaAttention(const RunConfig& config, const Device& device) {
+  if (config.cuda_attention == AttentionKernels::kCudnn ||
+      device.backend().memory == Memory::kDevice) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("cuda_attention is ", NameOf(config.cuda_attention),
+                   ", but no rank has a GPU and CPUs have one way of "
+                   "attention; set cuda_attention to CUDNN"));
+}
+
 }  // namespace
 
 absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
@@ -325,6 +337,7 @@ absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   const RunConfig& config = loaded.run;
   Communicator& world = session.mesh().world();
   LORICA_RETURN_IF_ERROR(CheckPassGraphs(config, session));
+  LORICA_RETURN_IF_ERROR(CheckCudaAttention(config, *session.device()));
   LORICA_ASSIGN_OR_RETURN(
       const BaseModel base,
       Of("model.path", OpenBaseModel(config.model.path, session)));

@@ -218,7 +218,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(
   std::unique_ptr<Device> device =
       OpenQueue(options.allocation, cuda::StreamPriority::kNormal);
   cuda::StreamQueue* queue = cuda::Of(device->queue());
-  queue->attention->Choose(cuda::AttentionKernels::LORICA_CUDA_ATTENTION);
+  queue->attention->Choose(options.attention);
   queue->matmuls.UseChoices(std::move(choices));
   return device;
 }

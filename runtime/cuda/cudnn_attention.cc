@@ -184,7 +184,8 @@ void CudnnAttention::Choose(AttentionKernels choice) {
     return;
   }
   choice_ = AttentionKernels::kOwn;
-  if (absl::IsUnimplemented(library.status())) return;
+  const bool by_default = choice == AttentionKernels::kCudnn;
+  if (by_default && absl::IsUnimplemented(library.status())) return;
   LOG(WARNING) << "attention is by lorica's own kernels: "
                << library.status().message();
 }

@@ -12,13 +12,9 @@
 
 #include "runtime/backend.h"
 #include "runtime/cuda/sdpa.h"
+#include "runtime/device.h"
 
 namespace lorica::cuda {
-
-// Whose kernels compute attention: lorica's own, or cuDNN's where it has the
-// shape, with gradients summed in a fixed order or, which it has for more
-// shapes, in any.
-enum class AttentionKernels : uint8_t { kOwn, kCudnn, kCudnnAnyOrder };
 
 // Plans and calls of the library. Out and lse are what lorica's own kernels
 // make of the same arguments, up to rounding, so that either may compute the

@@ -146,7 +146,8 @@ absl::Status Run(const std::string& path, std::vector<std::string> overrides) {
   const RunConfig& run = config->run;
   CHECK_GT(run.train.steps, kWarmUp) << "train.steps";
   const auto session = Session::Open(
-      **mpi, run.mesh, {run.device, run.product_choices}, run.threads);
+      **mpi, run.mesh, {run.device, run.product_choices, run.cuda_attention},
+      run.threads);
   if (!session.ok()) return session.status();
   Device* device = (*session)->device();
   const Backend* plain = &device->backend();

@@ -15,8 +15,6 @@
 namespace lorica {
 namespace {
 
-using cuda::AttentionKernels;
-
 // The results of a run, which must match.
 std::vector<std::vector<float>> RunAndMatch(const OpCase& op_case,
                                             Device* device) {

@@ -327,8 +327,7 @@ TEST_F(PassGraphsTest, TensorRanksThatCannotRecordTogetherAreToldWhy) {
     world->SetDeviceCollectives(NcclCollectives(), {});
     EXPECT_EQ(lack(), "");
     if (world->rank() == 1) {
-      cuda::Of(device->queue())
-          ->attention->Choose(cuda::AttentionKernels::kOwn);
+      cuda::Of(device->queue())->attention->Choose(AttentionKernels::kOwn);
     }
     EXPECT_THAT(lack(), HasSubstr("compute attention by a library"));
   });

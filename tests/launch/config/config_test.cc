@@ -291,7 +291,7 @@ INSTANTIATE_TEST_SUITE_P(
                  "--set trian.steps=1: the config has no field \"trian\"; it "
                  "has model, adapter, data, train, mesh, checkpoint, report, "
                  "device, threads, recompute, product_choices, "
-                 "pass_graphs"},
+                 "pass_graphs, cuda_attention"},
         BadValue{"mesh=2",
                  "--set mesh=2: mesh is a group of fields: data, tensor, "
                  "tensor_sequence, timeout_seconds, deterministic, "
@@ -320,6 +320,16 @@ TEST(ConfigTest, GraphsAreRefusedBesideWhatTheyCannotHold) {
   EXPECT_EQ(ErrorOf(kLeast, {"pass_graphs=8", "device=CPU"}),
             "run.textproto: pass_graphs is 8, but device is CPU, which has no "
             "graphs; set device to CUDA, or pass_graphs to 0");
+}
+
+TEST(ConfigTest, AttentionOfGpusIsRefusedOnCpus) {
+  EXPECT_EQ(ErrorOf(kLeast, {"cuda_attention=OWN", "device=CPU"}),
+            "run.textproto: cuda_attention is OWN, but device is CPU, which "
+            "has one way of attention; set device to CUDA, or cuda_attention "
+            "to CUDNN");
+  EXPECT_EQ(Load(kLeast, {"cuda_attention=CUDNN_ANY_ORDER", "device=CUDA"})
+                .cuda_attention,
+            AttentionKernels::kCudnnAnyOrder);
 }
 
 TEST(ConfigTest, AllLinearStandsAlone) {

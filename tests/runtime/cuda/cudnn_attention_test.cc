@@ -26,7 +26,6 @@
 namespace lorica {
 namespace {
 
-using cuda::AttentionKernels;
 using cuda::CudnnAttention;
 using cuda_fakes::Policy;
 using testing::IsEmpty;
