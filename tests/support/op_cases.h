@@ -1,6 +1,7 @@
-// One list of cases for every entry of the Backend table. ops_reference_test
-// compares each with its reference, other backends are compared with the CPU
-// on the same cases, ops_bench times them and the model-size cases besides.
+// One list of cases for every entry of the Backend table. Each backend's
+// results are compared with a reference in double: the CPU's in
+// ops_reference_test, those of CUDA in tests/runtime/cuda and, on a GPU, in
+// tests/cuda_device. ops_bench times the cases of model size.
 #ifndef LORICA_TESTS_SUPPORT_OP_CASES_H_
 #define LORICA_TESTS_SUPPORT_OP_CASES_H_
 

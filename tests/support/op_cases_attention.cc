@@ -183,6 +183,8 @@ void AddAttentionCases(OpCaseList* list) {
       {"OneToken", 1, 1, 2, 1, 8, {Whole(1)}},
       {"OneTile", 64, 64, 2, 2, 64, {Whole(64)}},
       {"GroupsOfThree", 150, 150, 6, 2, 32, {Whole(150)}},
+      {"HeadsOf9Over3", 33, 33, 9, 3, 64, {Whole(33)}},
+      {"HeadsOf32Over8", 40, 40, 32, 8, 16, {Whole(40)}},
       {"HeadOfTwo", 20, 20, 1, 1, 2, {Whole(20)}},
       {"HeadOf42", 70, 70, 2, 1, 42, {Whole(70)}},
       {"HeadOf80", 67, 67, 2, 2, 80, {Whole(67)}},
