@@ -85,7 +85,7 @@ int64_t Longest(const std::vector<Segment>& records) {
 
 // What a call needs, in either direction.
 struct CudnnAttention::Call {
-  Call(Direction direction, SumOrder order, const AttentionArgs& args,
+  Call(Direction direction, GradOrder order, const AttentionArgs& args,
        const PerSdpaMatrix<View>& operands);
 
   SdpaArrays Arrays(const int32_t* numbers) const;
@@ -106,7 +106,7 @@ struct CudnnAttention::Call {
   bool taken;
 };
 
-CudnnAttention::Call::Call(Direction direction, SumOrder order,
+CudnnAttention::Call::Call(Direction direction, GradOrder order,
                            const AttentionArgs& args,
                            const PerSdpaMatrix<View>& operands)
     : matrices(operands),
@@ -284,7 +284,7 @@ bool CudnnAttention::Run(Queue* queue, Call* call) {
 
 bool CudnnAttention::Forward(Queue* queue, const AttentionArgs& args) {
   if (choice_ == AttentionKernels::kOwn) return false;
-  Call call(Direction::kForward, SumOrder::kFixed, args, MatricesOf(args));
+  Call call(Direction::kForward, GradOrder::kFixed, args, MatricesOf(args));
   if (!Run(queue, &call)) return false;
   ZeroUncovered(queue, args);
   return true;
@@ -292,9 +292,9 @@ bool CudnnAttention::Forward(Queue* queue, const AttentionArgs& args) {
 
 bool CudnnAttention::Backward(Queue* queue, const AttentionBackwardArgs& args) {
   if (choice_ == AttentionKernels::kOwn) return false;
-  const SumOrder order = choice_ == AttentionKernels::kCudnnAnyOrder
-                             ? SumOrder::kAny
-                             : SumOrder::kFixed;
+  const GradOrder order = choice_ == AttentionKernels::kCudnnAnyOrder
+                              ? GradOrder::kAny
+                              : GradOrder::kFixed;
   Call call(Direction::kBackward, order, args.forward, MatricesOf(args));
   if (!Run(queue, &call)) return false;
   ZeroUncovered(queue, args);

@@ -42,12 +42,12 @@ constexpr bool IsOfKeys(SdpaMatrix matrix) {
 
 // How the terms of a gradient are added: in an order that the arguments
 // determine, or as they come, which may change its last bits.
-enum class SumOrder : uint8_t { kFixed, kAny };
+enum class GradOrder : uint8_t { kFixed, kAny };
 
 // What a plan depends on. Records have as many queries as keys.
 struct SdpaShape {
   Direction direction = Direction::kForward;
-  SumOrder order = SumOrder::kFixed;  // Of backward.
+  GradOrder order = GradOrder::kFixed;  // Of backward.
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;

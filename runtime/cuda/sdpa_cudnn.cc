@@ -180,7 +180,7 @@ void CudnnPlan::AddForward() {
 void CudnnPlan::AddBackward() {
   fe::graph::SDPA_backward_attributes options;
   MakeCausal(&options);
-  options.set_deterministic_algorithm(shape_.order == SumOrder::kFixed);
+  options.set_deterministic_algorithm(shape_.order == GradOrder::kFixed);
   // Without these the workspace has room for every slot at its longest.
   options.set_max_total_seq_len_q(shape_.tokens);
   options.set_max_total_seq_len_kv(shape_.tokens);

@@ -242,7 +242,7 @@ class FakeLibrary : public SdpaLibrary {
     // As cuDNN has it.
     if (settings.compute_major == 8 &&
         shape.direction == Direction::kBackward &&
-        shape.order == SumOrder::kFixed) {
+        shape.order == GradOrder::kFixed) {
       return absl::UnimplementedError("not in a fixed order");
     }
     return std::make_unique<FakePlan>(stream_, shape,

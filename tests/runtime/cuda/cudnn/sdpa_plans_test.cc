@@ -124,8 +124,8 @@ std::ostream& operator<<(std::ostream& out, const SdpaShape& shape) {
   return out << shape.heads << " over " << shape.kv_heads << " of "
              << shape.head_dim << " | "
              << (shape.direction == Direction::kForward ? "forward"
-                 : shape.order == SumOrder::kFixed ? "backward, fixed order"
-                                                   : "backward, any order");
+                 : shape.order == GradOrder::kFixed ? "backward, fixed order"
+                                                    : "backward, any order");
 }
 
 std::unique_ptr<SdpaLibrary> LibraryFor(const Architecture& architecture) {
@@ -138,7 +138,7 @@ std::unique_ptr<SdpaLibrary> LibraryFor(const Architecture& architecture) {
 }
 
 // Queries, keys and values are slices of one matrix.
-SdpaShape ShapeOf(const Heads& heads, Direction direction, SumOrder order) {
+SdpaShape ShapeOf(const Heads& heads, Direction direction, GradOrder order) {
   SdpaShape shape = {.direction = direction,
                      .order = order,
                      .heads = heads.heads,
@@ -183,7 +183,7 @@ TEST(SdpaPlansTest, ForwardServesEveryModelOnEveryArchitecture) {
   for (const Architecture& architecture : {kA100, kH200, kB200}) {
     for (const Heads& heads : kHeads) {
       const SdpaShape shape =
-          ShapeOf(heads, Direction::kForward, SumOrder::kFixed);
+          ShapeOf(heads, Direction::kForward, GradOrder::kFixed);
       EXPECT_TRUE(Serves(PlanOf(architecture, shape).get()));
     }
   }
@@ -193,7 +193,7 @@ TEST(SdpaPlansTest, BackwardInAnyOrderServesEveryModelOnEveryArchitecture) {
   for (const Architecture& architecture : {kA100, kH200, kB200}) {
     for (const Heads& heads : kHeads) {
       const SdpaShape shape =
-          ShapeOf(heads, Direction::kBackward, SumOrder::kAny);
+          ShapeOf(heads, Direction::kBackward, GradOrder::kAny);
       EXPECT_TRUE(Serves(PlanOf(architecture, shape).get()));
     }
   }
@@ -203,7 +203,7 @@ TEST(SdpaPlansTest, BackwardInAnyOrderServesEveryModelOnEveryArchitecture) {
 TEST(SdpaPlansTest, BackwardInAFixedOrderServesFromHopperOn) {
   for (const Heads& heads : kHeads) {
     const SdpaShape shape =
-        ShapeOf(heads, Direction::kBackward, SumOrder::kFixed);
+        ShapeOf(heads, Direction::kBackward, GradOrder::kFixed);
     EXPECT_FALSE(Serves(PlanOf(kA100, shape).get())) << heads.head_dim;
     EXPECT_TRUE(Serves(PlanOf(kH200, shape).get())) << heads.head_dim;
     EXPECT_TRUE(Serves(PlanOf(kB200, shape).get())) << heads.head_dim;
@@ -214,7 +214,7 @@ TEST(SdpaPlansTest, ShapesOutsideTheLibraryAreRefusedInWords) {
   const std::unique_ptr<SdpaLibrary> library = LibraryFor(kH200);
   for (const Heads& heads : {Heads{9, 4, 64}, Heads{8, 8, 60}}) {
     const auto plan =
-        library->Plan(ShapeOf(heads, Direction::kForward, SumOrder::kFixed));
+        library->Plan(ShapeOf(heads, Direction::kForward, GradOrder::kFixed));
     EXPECT_FALSE(plan.ok());
     EXPECT_GT(plan.status().message().size(), 20u);
   }
@@ -226,7 +226,7 @@ TEST(SdpaPlansTest, ACallIsGivenEveryArrayByItsNumber) {
   for (const Direction direction :
        {Direction::kForward, Direction::kBackward}) {
     const auto made =
-        LibraryFor(kH200)->Plan(ShapeOf(kHeads[0], direction, SumOrder::kAny));
+        LibraryFor(kH200)->Plan(ShapeOf(kHeads[0], direction, GradOrder::kAny));
     ASSERT_TRUE(made.ok()) << made.status().message();
     SdpaPlan* plan = made->get();
     constexpr uintptr_t kAddresses = 30;
