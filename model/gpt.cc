@@ -214,11 +214,12 @@ int64_t Gpt::GradRoom(const Adapter* adapter) const {
 RowLosses Gpt::ForwardAndBackward(const Pass& pass, Recompute recompute,
                                   float grad_scale, const Adapter* adapter,
                                   Record record, Tensor* dx) const {
-  RowLosses losses(pass.targets);
+  RowLosses losses(device_, pass.host_targets);
   const Stream out =
       Blocks(Embed(pass), pass, adapter, recompute, nullptr, &record);
-  Tensor dstream = head_->LossesAndGrad(out, grad_scale, pass.grad_scale,
-                                        GradRoom(adapter), &losses);
+  Tensor dstream =
+      head_->LossesAndGrad(out, pass.targets, grad_scale, pass.grad_scale,
+                           GradRoom(adapter), &losses);
   *dx = BlocksBackward(std::move(record), pass, adapter, std::move(dstream));
   return losses;
 }
@@ -242,9 +243,11 @@ std::vector<double> Gpt::TrainToEmbedding(const Pass& pass, Recompute recompute,
 
 std::vector<double> Gpt::Evaluate(const Pass& pass,
                                   const Adapter* adapter) const {
+  RowLosses losses(device_, pass.host_targets);
   const Stream out =
       Blocks(Embed(pass), pass, adapter, Recompute::kNone, nullptr, nullptr);
-  return head_->Losses(out, pass.targets);
+  head_->Losses(out, pass.targets, &losses);
+  return losses.Read();
 }
 
 Tensor Gpt::Decode(const Pass& pass, const Adapter* adapter,

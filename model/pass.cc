@@ -146,6 +146,7 @@ Pass MakePass(Device* device, const TokenBatch& batch, RecordRange records,
   const std::vector<int32_t> selected = Select(selection, &host);
   if (!selected.empty()) pass.selected = Upload(device, selected);
   pass.targets = Upload(device, host.targets);
+  pass.host_targets = host.targets;
   for (size_t i = 0; i < host.place.size(); ++i) {
     if (host.targets[i] < 0) host.place[i] = -1;
   }
@@ -173,6 +174,7 @@ Pass MakeTrainingPass(Device* device, const TrainingRows& rows) {
                .positions = Upload(device, rows.positions),
                .segments = rows.segments,
                .targets = Upload(device, rows.targets),
+               .host_targets = rows.targets,
                .row_index = Upload(device, rows.row_index),
                .selected_row_index = Upload(device, rows.selected_row_index),
                .seed = rows.seed};
@@ -185,6 +187,7 @@ void Replace(const TrainingRows& rows, Pass* pass) {
   Replace(rows.positions, pass->positions);
   Replace(rows.selected, pass->selected);
   Replace(rows.targets, pass->targets);
+  pass->host_targets = rows.targets;
   Replace(rows.row_index, pass->row_index);
   Replace(rows.selected_row_index, pass->selected_row_index);
   pass->segments = rows.segments;

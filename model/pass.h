@@ -19,6 +19,7 @@ struct Pass {
   // The rows that matter after the last attention, and their targets.
   Tensor selected;  // [C] I32 row numbers; absent: all T rows.
   Tensor targets;   // [C] I32; negative where there is no loss.
+  std::vector<int32_t> host_targets;  // The same, on the host.
 
   // The dropout of this pass. Rows are numbered over the whole run, so that
   // masks do not depend on who computes a row. Absent in inference.

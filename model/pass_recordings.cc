@@ -142,7 +142,7 @@ PassRecordings::Recorded& PassRecordings::Find(
   if (recorded_.size() == capacity_) recorded_.pop_back();
   Pass pass = MakeTrainingPass(device_, rows);
   pass.grad_scale = Tensor::Empty(device_, {1}, DType::kF32);
-  RowLosses losses(pass.targets);
+  RowLosses losses(device_, rows.targets);
   recorded_.push_front({.shape = shape,
                         .pass = std::move(pass),
                         .losses = std::move(losses),
@@ -158,7 +158,7 @@ RowLosses PassRecordings::Train(const TrainingRows& rows, float grad_scale,
   // A trace waits after each op.
   if (shape.empty() || Tracing()) {
     const Pass pass = MakeTrainingPass(device_, rows);
-    RowLosses losses(pass.targets);
+    RowLosses losses(device_, rows.targets);
     Run(pass, grad_scale, done.layers, done.tell, &losses);
     return losses;
   }
@@ -179,8 +179,7 @@ RowLosses PassRecordings::Train(const TrainingRows& rows, float grad_scale,
   }
   if (!recorded.parts.empty()) Replay(segments, done, &recorded);
   // The next pass of the shape overwrites what is here.
-  RowLosses losses(Tensor::FromHost<int32_t>(
-      device_, {std::ssize(rows.targets)}, rows.targets));
+  RowLosses losses(device_, rows.targets);
   losses.CopyFrom(recorded.losses);
   return losses;
 }

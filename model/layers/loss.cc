@@ -24,20 +24,19 @@ std::vector<Range> Chunks(const Tensor& h) {
 
 }  // namespace
 
-RowLosses::RowLosses(Tensor targets)
+RowLosses::RowLosses(Device* device, std::vector<int32_t> targets)
     : targets_(std::move(targets)),
-      stats_(Tensor::Empty(targets_.device(), {3, targets_.elements()},
-                           DType::kF32)) {}
+      stats_(Tensor::Empty(device, {3, std::ssize(targets_)}, DType::kF32)) {}
 
 std::vector<double> RowLosses::Read() const {
   const std::vector<float> stats = stats_.ToHost<float>();
-  const std::vector<int32_t> ids = targets_.ToHost<int32_t>();
+  const size_t rows = targets_.size();
   std::vector<double> losses;
-  for (size_t i = 0; i < ids.size(); ++i) {
+  for (size_t i = 0; i < rows; ++i) {
     const double max = stats[i];
-    const double sum = stats[ids.size() + i];
-    const double target = stats[2 * ids.size() + i];
-    losses.push_back(ids[i] < 0 ? 0.0 : max + std::log(sum) - target);
+    const double sum = stats[rows + i];
+    const double target = stats[2 * rows + i];
+    losses.push_back(targets_[i] < 0 ? 0.0 : max + std::log(sum) - target);
   }
   return losses;
 }
@@ -68,25 +67,22 @@ ops::KeptExps LossHead::Stats(const Tensor& h, const Tensor& targets,
   return kept;
 }
 
-std::vector<double> LossHead::Losses(const Stream& in,
-                                     const Tensor& targets) const {
+void LossHead::Losses(const Stream& in, const Tensor& targets,
+                      RowLosses* losses) const {
   const Span span(SpanKind::kLayer, "head", "forward");
   Tensor h = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_).y;
   h = Redistribute(std::move(h), plan_.input, targets.elements(), *group_,
                    Purpose::kActivation);
-  RowLosses losses(targets);
   for (const Range& rows : Chunks(h)) {
-    Tensor stats = losses.StatsOf(rows);
+    Tensor stats = losses->StatsOf(rows);
     Stats(h.Rows(rows), targets.Cols(rows), ops::KeepExps::kNo, &stats);
   }
-  return losses.Read();
 }
 
-Tensor LossHead::LossesAndGrad(const Stream& in, float scale,
-                               const Tensor& times, int64_t room,
+Tensor LossHead::LossesAndGrad(const Stream& in, const Tensor& targets,
+                               float scale, const Tensor& times, int64_t room,
                                RowLosses* losses) const {
   const Span span(SpanKind::kLayer, "head", "both");
-  const Tensor& targets = losses->targets();
   ops::RmsNormResult norm = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_);
   const Tensor h = Redistribute(norm.y, plan_.input, targets.elements(),
                                 *group_, Purpose::kActivation);

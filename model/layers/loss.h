@@ -3,6 +3,7 @@
 #ifndef LORICA_MODEL_LAYERS_LOSS_H_
 #define LORICA_MODEL_LAYERS_LOSS_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "model/layers/attention.h"
@@ -16,10 +17,9 @@ namespace lorica {
 // and reads them when it has nothing else to give.
 class RowLosses {
  public:
-  // `targets` [C] I32; takes memory for the statistics beside them.
-  explicit RowLosses(Tensor targets);
+  // `targets` of the rows [C]; takes memory for as many statistics.
+  RowLosses(Device* device, std::vector<int32_t> targets);
 
-  const Tensor& targets() const { return targets_; }
   // Statistics [3, rows], as ops::LogitStats', of some rows over the whole
   // vocabulary: to be assigned.
   Tensor StatsOf(const Range& rows) { return stats_.Cols(rows); }
@@ -32,7 +32,7 @@ class RowLosses {
   std::vector<double> Read() const;
 
  private:
-  Tensor targets_;
+  std::vector<int32_t> targets_;
   Tensor stats_;  // [3, C] F32
 };
 
@@ -49,12 +49,13 @@ class LossHead {
   LossHead(Tensor norm, float norm_epsilon, ops::HeadSlice head,
            const LinearPlan& plan, Communicator* group);
 
-  // The losses alone, by row.
-  std::vector<double> Losses(const Stream& in, const Tensor& targets) const;
-  // Fills in `losses`; returns scale times the gradient of their sum, [C, H],
-  // with `room` beside it. `times` [1] F32 multiplies the scale, where present.
-  Tensor LossesAndGrad(const Stream& in, float scale, const Tensor& times,
-                       int64_t room, RowLosses* losses) const;
+  // Fills in `losses`, which are of the same targets [C] I32.
+  void Losses(const Stream& in, const Tensor& targets, RowLosses* losses) const;
+  // The same; returns scale times the gradient of their sum, [C, H], with
+  // `room` beside it. `times` [1] F32 multiplies the scale, where present.
+  Tensor LossesAndGrad(const Stream& in, const Tensor& targets, float scale,
+                       const Tensor& times, int64_t room,
+                       RowLosses* losses) const;
   // [C, V] F32 logits of the whole vocabulary on every rank; a few rows.
   Tensor Logits(const Stream& in) const;
 
