@@ -9,9 +9,11 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "runtime/check.h"
 #include "runtime/cuda/attention/padded_stats.h"
 #include "runtime/cuda/attention/uncovered.h"
+#include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/launch.h"
 #include "runtime/cuda/queue.h"
@@ -83,11 +85,13 @@ int64_t Longest(const std::vector<Segment>& records) {
 
 }  // namespace
 
-// What a call needs, in either direction.
+// What a call needs, in either direction. Its records are taken by `groups`
+// calls of the library one after another, each of shape.records slots.
 struct CudnnAttention::Call {
   Call(Direction direction, GradOrder order, const AttentionArgs& args,
        const PerSdpaMatrix<View>& operands);
 
+  // Of a group, as are its numbers.
   SdpaArrays Arrays(const int32_t* numbers) const;
   PaddedStats Stats(const int32_t* numbers, float* data) const {
     return {.data = data,
@@ -103,6 +107,7 @@ struct CudnnAttention::Call {
   std::vector<Segment> records;
   View lse;
   SdpaShape shape;
+  int64_t groups = 1;
   bool taken;
 };
 
@@ -135,9 +140,15 @@ CudnnAttention::Call::Call(Direction direction, GradOrder order,
 
 namespace {
 
+int64_t NumbersAGroup(const SdpaShape& shape) {
+  return 2 * shape.records +
+         static_cast<int64_t>(NumMatrices(shape.direction)) *
+             (shape.records + 1);
+}
+
 // lengths [R], starts [R], then offsets [R + 1] of each matrix.
-std::vector<int32_t> NumbersOf(const SdpaShape& shape,
-                               const std::vector<Segment>& records) {
+std::vector<int32_t> NumbersOfGroup(const SdpaShape& shape,
+                                    absl::Span<const Segment> records) {
   const auto slots = static_cast<size_t>(shape.records);
   std::vector<int32_t> numbers(2 * slots);
   for (size_t i = 0; i < records.size(); ++i) {
@@ -150,10 +161,24 @@ std::vector<int32_t> NumbersOf(const SdpaShape& shape,
       numbers.push_back(static_cast<int32_t>(row * shape.row_strides[i]));
     };
     for (const Segment& s : records) add(keys ? s.first_key : s.first_query);
-    const Segment& last = records.back();
+    const Segment last = records.empty() ? Segment() : records.back();
     const int64_t end =
         (keys ? last.first_key : last.first_query) + last.num_queries;
     for (size_t slot = records.size(); slot <= slots; ++slot) add(end);
+  }
+  return numbers;
+}
+
+// One group's after another's.
+std::vector<int32_t> NumbersOf(const SdpaShape& shape, int64_t groups,
+                               absl::Span<const Segment> records) {
+  const auto slots = static_cast<size_t>(shape.records);
+  std::vector<int32_t> numbers;
+  for (int64_t group = 0; group < groups; ++group) {
+    const std::vector<int32_t> more =
+        NumbersOfGroup(shape, records.subspan(0, slots));
+    numbers.insert(numbers.end(), more.begin(), more.end());
+    records.remove_prefix(std::min(records.size(), slots));
   }
   return numbers;
 }
@@ -171,6 +196,18 @@ SdpaArrays CudnnAttention::Call::Arrays(const int32_t* numbers) const {
   return arrays;
 }
 
+namespace {
+
+size_t MemoryOfGpu() {
+  int device = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  cudaDeviceProp properties = {};
+  CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+  return properties.totalGlobalMem;
+}
+
+}  // namespace
+
 CudnnAttention::CudnnAttention(cudaStream_t stream) : stream_(stream) {}
 
 CudnnAttention::~CudnnAttention() = default;
@@ -181,6 +218,7 @@ void CudnnAttention::Choose(AttentionKernels choice) {
   absl::StatusOr<std::unique_ptr<SdpaLibrary>> library = OpenSdpa(stream_);
   if (library.ok()) {
     library_ = *std::move(library);
+    most_workspace_ = std::min(kMaxWorkspaceBytes, MemoryOfGpu() / 16);
     return;
   }
   choice_ = AttentionKernels::kOwn;
@@ -194,7 +232,7 @@ int64_t CudnnAttention::LongestOfPlans(int64_t longest) const {
   return choice_ == AttentionKernels::kOwn ? 0 : RoundedLongest(longest);
 }
 
-std::shared_ptr<SdpaPlan> CudnnAttention::Find(const SdpaShape& shape) {
+const CudnnAttention::Kept& CudnnAttention::Find(const SdpaShape& shape) {
   auto found = plans_.find(shape);
   if (found == plans_.end()) {
     if (plans_.size() >= kCapacity) {
@@ -204,35 +242,47 @@ std::shared_ptr<SdpaPlan> CudnnAttention::Find(const SdpaShape& shape) {
           }));
     }
     auto plan = library_->Plan(shape);
-    if (plan.ok() && (*plan)->workspace_bytes() > kMaxWorkspaceBytes) {
-      plan = absl::ResourceExhaustedError(
-          absl::StrCat("a workspace of ", (*plan)->workspace_bytes(),
-                       " bytes, more than ", kMaxWorkspaceBytes));
-    }
+    Kept kept;
     if (!plan.ok()) {
       VLOG(1) << Describe(shape)
               << " by lorica's own kernels: " << plan.status().message();
+    } else if ((*plan)->workspace_bytes() > most_workspace_) {
+      VLOG(1) << Describe(shape) << ": a workspace of "
+              << (*plan)->workspace_bytes() << " bytes, more than "
+              << most_workspace_;
+      kept.too_large = true;
+    } else {
+      kept.plan = *std::move(plan);
     }
-    Kept kept;
-    if (plan.ok()) kept.plan = *std::move(plan);
     found = plans_.emplace(shape, std::move(kept)).first;
   }
   found->second.last_use = ++uses_;
-  return found->second.plan;
+  return found->second;
+}
+
+std::shared_ptr<SdpaPlan> CudnnAttention::PlanFor(Call* call) {
+  for (;;) {
+    const Kept& kept = Find(call->shape);
+    if (!kept.too_large || call->shape.records == 1) return kept.plan;
+    call->shape.records /= 2;
+    call->groups *= 2;
+  }
 }
 
 const int32_t* CudnnAttention::Numbers(Queue* queue, const Call& call) {
   const SdpaShape& shape = call.shape;
-  std::vector<int32_t> numbers = NumbersOf(shape, call.records);
+  const int64_t groups = call.groups;
+  std::vector<int32_t> numbers = NumbersOf(shape, groups, call.records);
   if (!IsRecorded(queue)) {
     return Upload(queue, shape.direction, std::move(numbers));
   }
   RecordTable table = {
       .name = {static_cast<int64_t>(TableKind::kLibrary),
-               static_cast<int64_t>(shape.direction), shape.records},
+               static_cast<int64_t>(shape.direction), shape.records, groups},
       .bytes = numbers.size() * sizeof(int32_t),
-      .fill = [shape](const ArrayView<Segment>& now, void* to) {
-        const std::vector<int32_t> filled = NumbersOf(shape, RecordsOf(now));
+      .fill = [shape, groups](const ArrayView<Segment>& now, void* to) {
+        const std::vector<int32_t> filled =
+            NumbersOf(shape, groups, RecordsOf(now));
         std::memcpy(to, filled.data(), filled.size() * sizeof(int32_t));
       }};
   for (const int64_t stride : shape.row_strides) table.name.push_back(stride);
@@ -258,27 +308,36 @@ const int32_t* CudnnAttention::Upload(Queue* queue, Direction direction,
 
 bool CudnnAttention::Run(Queue* queue, Call* call) {
   if (!call->taken) return false;
-  const std::shared_ptr<SdpaPlan> plan = Find(call->shape);
+  const std::shared_ptr<SdpaPlan> plan = PlanFor(call);
   if (plan == nullptr) return false;
   if (IsRecorded(queue)) Of(queue)->recording->Keep(plan);
   const SdpaShape& shape = call->shape;
   const int32_t* numbers = Numbers(queue, *call);
-  SdpaArrays arrays = call->Arrays(numbers);
-  arrays.stats = static_cast<float*>(ScratchFor(
+  auto* padded = static_cast<float*>(ScratchFor(
       queue, ScratchUse::kPaddedStats,
       static_cast<size_t>(shape.records * shape.heads * shape.longest) *
           sizeof(float)));
+  void* workspace = nullptr;
   if (plan->workspace_bytes() > 0) {
-    arrays.workspace =
+    workspace =
         ScratchFor(queue, ScratchUse::kWorkspace, plan->workspace_bytes());
   }
-  const PaddedStats stats = call->Stats(numbers, arrays.stats);
-  if (shape.direction == Direction::kBackward) Pad(queue, call->lse, stats);
-  const absl::Status status = plan->Run(arrays);
-  CHECK(status.ok()) << Describe(shape) << " by " << plan->engine() << ": "
-                     << status.message();
-  if (shape.direction == Direction::kForward) Unpad(queue, stats, call->lse);
-  ++calls_;
+  for (int64_t group = 0; group < call->groups; ++group) {
+    // Recorded work may have records there another time.
+    const bool empty = group * shape.records >= std::ssize(call->records);
+    if (empty && !IsRecorded(queue)) break;
+    SdpaArrays arrays = call->Arrays(numbers);
+    arrays.stats = padded;
+    arrays.workspace = workspace;
+    const PaddedStats stats = call->Stats(numbers, padded);
+    if (shape.direction == Direction::kBackward) Pad(queue, call->lse, stats);
+    const absl::Status status = plan->Run(arrays);
+    CHECK(status.ok()) << Describe(shape) << " by " << plan->engine() << ": "
+                       << status.message();
+    if (shape.direction == Direction::kForward) Unpad(queue, stats, call->lse);
+    numbers += NumbersAGroup(shape);
+    ++calls_;
+  }
   return true;
 }
 

@@ -25,7 +25,8 @@ namespace lorica::cuda {
 // and matrices whose rows are at multiples of 16 bytes.
 class CudnnAttention {
  public:
-  // A plan that wants more is not used.
+  // A plan that wants more, or more than a sixteenth of the GPU's memory, is
+  // not used: its records are taken in several calls then.
   static constexpr size_t kMaxWorkspaceBytes = size_t{4} << 30;
   // Plans kept, the latest ones.
   static constexpr size_t kCapacity = 256;
@@ -57,6 +58,7 @@ class CudnnAttention {
   struct Call;
   struct Kept {
     std::shared_ptr<SdpaPlan> plan;  // Null where the library has none.
+    bool too_large = false;          // It has one, but see most_workspace_.
     uint64_t last_use = 0;
   };
 
@@ -67,7 +69,9 @@ class CudnnAttention {
   };
 
   bool Run(Queue* queue, Call* call);
-  std::shared_ptr<SdpaPlan> Find(const SdpaShape& shape);
+  const Kept& Find(const SdpaShape& shape);
+  // The call's records are cut in groups until they have a plan.
+  std::shared_ptr<SdpaPlan> PlanFor(Call* call);
   const int32_t* Numbers(Queue* queue, const Call& call);
   const int32_t* Upload(Queue* queue, Direction direction,
                         std::vector<int32_t> numbers);
@@ -75,6 +79,7 @@ class CudnnAttention {
   cudaStream_t stream_;
   AttentionKernels choice_ = AttentionKernels::kOwn;
   std::unique_ptr<SdpaLibrary> library_;
+  size_t most_workspace_ = 0;
   std::map<SdpaShape, Kept> plans_;
   uint64_t uses_ = 0;
   int64_t calls_ = 0;

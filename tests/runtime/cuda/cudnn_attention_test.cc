@@ -199,6 +199,31 @@ TEST_P(CudnnAttentionTest, RecordsThatChangeAreToldAnew) {
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
 }
 
+// A sixteenth of the memory serves two slots at a time.
+TEST_P(CudnnAttentionTest, RecordsThatAreTooManyAtATimeAreTakenInGroups) {
+  constexpr size_t kSlotBytes = 3 << 18;
+  const std::vector<Segment> segments = {Record(0, 40), Record(40, 30),
+                                         Record(70, 20), Record(95, 30),
+                                         Record(130, 20)};
+  std::vector<std::vector<float>> values;
+  for (const size_t slots : {8, 2}) {
+    cuda_fakes::Reset({.policy = GetParam(),
+                       .memory_bytes = 16 * slots * kSlotBytes,
+                       .sdpa_workspace_bytes = kSlotBytes});
+    const std::unique_ptr<Device> device = OpenFakeGpu();
+    const Rows rows(device.get());
+    const auto result = rows.Attend(segments);
+    const auto grads = rows.Gradients(result, segments);
+    for (const Tensor& t :
+         {result.out, result.lse, grads.dq, grads.dk, grads.dv}) {
+      values.push_back(t.ToFloats());
+    }
+    EXPECT_EQ(AttentionOf(*device).calls(), slots == 8 ? 2 : 6);
+    EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  }
+  for (size_t i = 0; i < 5; ++i) EXPECT_EQ(values[i + 5], values[i]) << i;
+}
+
 TEST(CudnnAttentionRowsTest, SlicesOfAMatrixHaveTheBitsOfMatricesOfTheirOwn) {
   cuda_fakes::Reset({.sdpa_workspace_bytes = kWorkspaceBytes});
   const std::unique_ptr<Device> device = OpenFakeGpu();

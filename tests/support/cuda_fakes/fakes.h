@@ -52,8 +52,8 @@ struct Settings {
   int compute_major = 9;
   size_t memory_bytes = size_t{1} << 30;  // Of all devices together.
   bool nccl_connects = true;              // Or ranks never find each other.
-  // What plans of cuDNN's attention ask for; lorica is built without it if
-  // absent.
+  // What plans of cuDNN's attention ask for, for each slot of a record; lorica
+  // is built without it if absent.
   std::optional<size_t> sdpa_workspace_bytes;
   // What a product takes by each algorithm that cuBLASLt proposes, in its
   // order.

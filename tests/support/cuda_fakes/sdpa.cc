@@ -245,8 +245,9 @@ class FakeLibrary : public SdpaLibrary {
         shape.order == GradOrder::kFixed) {
       return absl::UnimplementedError("not in a fixed order");
     }
-    return std::make_unique<FakePlan>(stream_, shape,
-                                      *settings.sdpa_workspace_bytes);
+    return std::make_unique<FakePlan>(
+        stream_, shape,
+        static_cast<size_t>(shape.records) * *settings.sdpa_workspace_bytes);
   }
 
  private:
