@@ -15,11 +15,14 @@
 #include <utility>
 #include <vector>
 
+#include "launch/base_model.h"
+#include "model/peft_adapter.h"
 #include "parallel/nccl_communicator.h"
 #include "runtime/cuda/queue.h"
 #include "tests/launch/golden_training.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/cuda_sim/simulator.h"
+#include "tests/support/golden.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/tolerance.h"
 
@@ -27,8 +30,10 @@ namespace lorica {
 namespace {
 
 using cuda_fakes::Policy;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Pair;
 
 std::unique_ptr<Device> OpenFakeGpu(int rank) {
   absl::StatusOr<std::unique_ptr<Device>> device =
@@ -285,19 +290,29 @@ TEST_F(PassGraphsTest, ChangeNoBitOnTensorRanks) {
   }
 }
 
-// Every kind of collective, uneven slices among them. A bucket a layer: each
-// pass is the last of its step and in parts, the sums start between them. All
-// rows go on, so data rank 0 meets one shape and data rank 1 two.
+// Three ranks split rows unevenly, which they then send to each other.
+TEST_F(PassGraphsTest, ChangeNoBitWhereTensorRanksSendEachOtherRows) {
+  const MeshConfig mesh = {.tensor = 3, .tensor_sequence = true};
+  const Curve plain = Train(Config(2, 0, DType::kF32, mesh), {});
+  const Curve curve =
+      Train(Config(2, 8, DType::kF32, mesh), {.policy = Policy::kLazyLast});
+  ExpectSame(curve, plain);
+  EXPECT_EQ(curve.passes.replayed, 3);
+  EXPECT_EQ(curve.tensor_traffic, plain.tensor_traffic);
+}
+
+// A bucket a layer: each pass is the last of its step and in parts, the sums
+// start between them.
 TEST_F(PassGraphsTest, ChangeNoBitOfSequenceParallelReplicas) {
   MeshConfig mesh = {.data = 2, .tensor = 2, .tensor_sequence = true};
-  const Curve plain = Train(Config(5, 0, DType::kF32, mesh), {});
+  const Curve plain = Train(Config(3, 0, DType::kF32, mesh), {});
   mesh.gradient_bucket_bytes = 1;
   const Curve curve =
-      Train(Config(5, 8, DType::kF32, mesh), {.policy = Policy::kLazyLast});
-  EXPECT_EQ(cuda_fakes::GraphLaunches(), 2 * (4 + 3) * (kBuckets + 1));
+      Train(Config(3, 8, DType::kF32, mesh), {.policy = Policy::kLazyLast});
+  EXPECT_EQ(cuda_fakes::GraphLaunches(), 4 * 2 * (kBuckets + 1));
   ExpectSame(curve, plain);
-  EXPECT_EQ(curve.passes.passes, 5);
-  EXPECT_EQ(curve.passes.replayed, 4);
+  EXPECT_EQ(curve.passes.passes, 3);
+  EXPECT_EQ(curve.passes.replayed, 2);
   EXPECT_EQ(curve.tensor_traffic, plain.tensor_traffic);
 }
 
@@ -314,6 +329,39 @@ TEST_F(PassGraphsTest, ChangeNoBitWhereSumsStartDuringBackward) {
   EXPECT_EQ(curve.passes.passes, 6);
   EXPECT_EQ(curve.passes.replayed, 3);
   EXPECT_EQ(cuda_fakes::GraphLaunches(), 3 + 3 * (kBuckets + 1));
+}
+
+// By the launches of graphs before: a rehearsal has none, then a pass has
+// three.
+TEST_F(PassGraphsTest, LayersAreToldOfBetweenThePartsOfAPass) {
+  cuda_fakes::Reset({});
+  std::vector<std::pair<int64_t, int64_t>> told;
+  RunRanks(1, [&](std::unique_ptr<Communicator> world) {
+    const auto session = Session::Over(OpenFakeGpu(0), std::move(world),
+                                       Placement{}, MeshConfig{});
+    ASSERT_TRUE(session.ok());
+    const Golden golden("heads_5_5_untied");
+    const auto base = OpenBaseModel(golden.model_path(), **session);
+    const std::string directory = golden.adapter_path("adapter_all");
+    const auto peft = ReadPeftAdapter(directory);
+    const auto adapter =
+        LoadAdapter(*base, *peft, directory, DType::kF32, **session);
+    const auto gpt = LoadGpt(*base, DType::kF32, kTensorParallel, **session);
+    const TokenBatch batch =
+        golden.micro_batches("curve_batch.safetensors").front();
+    const TrainingRows rows = CollectTrainingRows(
+        batch, {0, std::ssize(batch.segments)}, gpt->selection(), 0);
+    PassRecordings passes(*gpt, **adapter, Recompute::kNone,
+                          (*session)->device(), 1);
+    const auto tell = [&](int64_t layer) {
+      told.emplace_back(layer, cuda_fakes::GraphLaunches());
+    };
+    for (int pass = 0; pass < 3; ++pass) {
+      passes.Train(rows, 1.0f, {.layers = {1, 0}, .tell = tell});
+    }
+  });
+  EXPECT_THAT(told, ElementsAre(Pair(1, 0), Pair(0, 0), Pair(1, 1), Pair(0, 2),
+                                Pair(1, 4), Pair(0, 5)));
 }
 
 TEST_F(PassGraphsTest, TensorRanksThatCannotRecordTogetherAreToldWhy) {
