@@ -46,6 +46,7 @@ registration outlives its memory|parallel/nccl_connection.cc|s/    if (!connecti
 ranks register each for itself|parallel/communicator.cc|s/  AllReduceMax(absl::MakeSpan(without), Purpose::kControl);//|parallel_nccl_communicator_test|NcclCommunicatorTest.AllRanksRegisterOrNone
 a replay counts nothing|parallel/communicator.cc|s/traffic_\[i\] += calls.traffic\[i\];/static_cast<void>(i);/|parallel_nccl_communicator_test|NcclCommunicatorTest.RecordedCollectives*
 a replay is not watched|parallel/communicator.cc|s/watchdog_->Follow(device_->WorkOf(device));/static_cast<void>(device);/|parallel_nccl_communicator_test|NcclCommunicatorDeathTest.AReplay*
+layers told of after the pass|model/pass_recordings.cc|s/    if (part < done.layers.size()) done/    if (part + 1 == recorded->parts.size()) for (part = 0; part < done.layers.size(); ++part) done/|launch_cuda_trainer_test|PassGraphsTest.LayersAreToldOf*
 sums that outlive a pass in its memory|model/pass_recordings.cc|s/Allocator& own = device_->allocator();/Allocator\& own = activations_;/|launch_cuda_trainer_test|PassGraphsTest.*SumsStartDuringBackward
 ranks whose shapes differ record together|model/pass_recordings.cc|s/if (other == mine) continue;/if (!other.empty()) continue;/|launch_cuda_trainer_test|PassGraphsTest.TensorRanksThat*
 products in a border taken one by one|runtime/cuda/lora.cc|s/if (whole.has_value()) joined.parts/if (false) joined.parts/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
