@@ -52,12 +52,14 @@ struct ScatterPiecesArgs {
 // weight [O, I] is in x W'. TN: a is [K, M], as in the gradient dy' x.
 enum class MatmulForm : uint8_t { kNN, kNT, kTN };
 
-// y = scale * product, or y += scale * product.
+// y = scale * product, or y += scale * product. A bias, where there is one, is
+// added to every row of y, with a scale of 1 and b of form NT.
 struct MatmulArgs {
   MatmulForm form = MatmulForm::kNN;
   View a;
   View b;
-  View y;  // Compute type or F32.
+  View y;     // Compute type or F32.
+  View bias;  // [N] of the type of b and y, or absent.
   float scale = 1.0f;
   Update update = Update::kAssign;
 };
@@ -66,6 +68,7 @@ struct MatmulArgs {
 // W [O, I] of the fused weight of an attention or MLP layer.
 struct LinearPart {
   View weight;         // [O, I]
+  View bias;           // [O] of the weight's type, frozen; absent: none.
   View y;              // [T, O]; in backward dy. May be strided.
   View b;              // [O, R], times the adapter's scale; absent if frozen.
   View db;             // [O, R] F32, added; backward only.
@@ -73,14 +76,14 @@ struct LinearPart {
   float scale;         // alpha / R, already in b and still due in db.
 };
 
-// For each part p: y_p = x W_p' + xa_p b_p', with xa = adapter_x a'.
+// For each part p: y_p = x W_p' + bias_p + xa_p b_p', with xa = adapter_x a'.
 //
 //   x [T, I]   a [S, I]   xa [T, S]   S: sum of the ranks of all parts
 //
 // Operands may lie anywhere. A table of LinearLayout::kBordered multiplies
 // those at once that lie side by side: in the same rows, each beginning in the
-// column where the one before ends; or likewise in columns. Of two parts, with
-// O the outputs of all:
+// column where the one before ends; or likewise in columns; biases one behind
+// the other. Of two parts, with O the outputs of all:
 //
 //   [W_1  b_1   0 ]
 //   [W_2   0   b_2] = M      [y_1 y_2] = [x xa] (M's first O rows)'

@@ -27,6 +27,7 @@ struct ProductSum {
   std::array<ProductTerm, kMaxLinearParts> frozen;
   int64_t num_frozen = 0;
   ProductTerm adapter;  // Of low rank; a is absent where there is none.
+  View bias;            // [N], or absent; of one frozen product alone.
   View y;
 };
 
@@ -47,6 +48,7 @@ void SumApart(Queue* queue, const ProductSum& sum) {
   View to = sum.y;
   Update update = adapted ? Update::kAdd : Update::kAssign;
   const bool wide = sum.num_frozen > 1 && sum.y.dtype != DType::kF32;
+  CHECK(!sum.bias.present() || sum.num_frozen == 1);
   if (wide) {
     to = {Products::SumScratch(queue, sum.y.elements()), DType::kF32,
           sum.y.rows, sum.y.cols, sum.y.cols};
@@ -58,6 +60,7 @@ void SumApart(Queue* queue, const ProductSum& sum) {
                              .a = term.a,
                              .b = term.b,
                              .y = to,
+                             .bias = sum.bias,
                              .update = update});
     update = Update::kAdd;
   }
@@ -85,7 +88,8 @@ class LoraProducts {
                                .y = args.xa});
     }
     for (const LinearPart& part : args.parts) {
-      ProductSum sum = {.form = MatmulForm::kNT, .y = part.y};
+      ProductSum sum = {
+          .form = MatmulForm::kNT, .bias = part.bias, .y = part.y};
       sum.frozen[0] = {args.x, part.weight};
       sum.num_frozen = 1;
       if (part.b.present()) sum.adapter = {RanksOf(args.xa, part), part.b};

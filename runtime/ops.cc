@@ -157,6 +157,9 @@ namespace {
 // Checks one part against the layer's input width and the stacked rank.
 void CheckPart(const LinearPart& part, const Tensor& x, const Tensor& a) {
   CHECK_EQ(part.weight.dtype(), x.dtype());
+  if (part.bias.present()) {
+    CheckShape(part.bias, {part.weight.rows()}, x.dtype());
+  }
   if (!part.b.present()) return;
   CHECK(a.present());
   CHECK_EQ(part.b.dtype(), x.dtype());
@@ -167,6 +170,7 @@ void CheckPart(const LinearPart& part, const Tensor& x, const Tensor& a) {
 
 lorica::LinearPart PartArgs(const LinearPart& part, const Tensor& y) {
   return {.weight = part.weight.view(),
+          .bias = part.bias.view(),
           .y = y.view(),
           .b = part.b.view(),
           .db = part.db.view(),

@@ -49,6 +49,7 @@ void Matmul(MatmulForm form, const Tensor& a, const Tensor& b, float scale,
 // A part of a frozen linear layer; see backend.h's LinearPart.
 struct LinearPart {
   Tensor weight;
+  Tensor bias;
   Tensor b;
   Tensor db;
   int64_t first_rank = 0;

@@ -32,12 +32,13 @@ struct PanelTerm {
   Range depth;
 };
 
-// y = base + the sum over the terms, for the columns of a panel.
+// y = base + bias + the sum over the terms, for the columns of a panel.
 struct PanelSum {
   const PanelTerm* terms;
   int64_t num_terms;
   const uint32_t* panel;
   View base;  // [T, cols] F32 or BF16; absent for zero.
+  View bias;  // [cols], likewise.
   View y;     // [T, cols] F32 or BF16; may be base.
 };
 void SumRows(const PanelSum& sum, Range rows);

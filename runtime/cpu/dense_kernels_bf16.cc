@@ -136,10 +136,17 @@ void SumBlock(const PanelSum& on, int64_t row) {
                     term.a.row_stride, term.depth.size() / 2, panel, sum);
     panel += term.depth.size() / 2 * kPanelCols;
   }
+  __m512 bias[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  if (on.bias.present()) {
+    for (int v = 0; v < 2; ++v) {
+      bias[v] = LoadLanes(on.bias, 0, v * kVector, lanes[v]);
+    }
+  }
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
+      sum[r][v] = _mm512_add_ps(sum[r][v], bias[v]);
       if (on.base.present()) {
         sum[r][v] = _mm512_add_ps(
             LoadLanes(on.base, row + r, v * kVector, lanes[v]), sum[r][v]);

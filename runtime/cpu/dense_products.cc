@@ -104,12 +104,14 @@ class Units {
 };
 
 // Computes a task's part of y. `panel` and `sums` are the thread's own.
-void SumTask(MatmulForm form, ArrayView<ProductTerm> terms, Update update,
-             const View& y, const Task& task, uint32_t* panel,
+void SumTask(MatmulForm form, ArrayView<ProductTerm> terms, const View& bias,
+             Update update, const View& y, const Task& task, uint32_t* panel,
              const View& sums) {
   const auto pack = form == MatmulForm::kNT ? PackPanelNT : PackPanelNN;
-  const View result =
-      ColsOf(y, task.first_col, std::min(kPanelCols, y.cols - task.first_col));
+  const int64_t cols = std::min(kPanelCols, y.cols - task.first_col);
+  const View result = ColsOf(y, task.first_col, cols);
+  View due;  // The bias, until it is added.
+  if (bias.present()) due = ColsOf(bias, task.first_col, cols);
   View base = update == Update::kAdd ? result : View{};
   for (Cursor cursor; cursor.term < terms.size;) {
     const Chunk chunk = NextChunk(terms, &cursor);
@@ -121,8 +123,9 @@ void SumTask(MatmulForm form, ArrayView<ProductTerm> terms, Update update,
     }
     View to = cursor.term == terms.size ? result : sums;
     to.cols = result.cols;
-    SumRows({chunk.terms.data(), chunk.size, panel, base, to}, task.rows);
+    SumRows({chunk.terms.data(), chunk.size, panel, base, due, to}, task.rows);
     base = to;
+    due = {};
   }
 }
 
@@ -139,7 +142,7 @@ bool IsDense(const Queue& queue, MatmulForm form,
 }
 
 void SumOfProducts(Queue* queue, MatmulForm form, ArrayView<ProductTerm> terms,
-                   Update update, const View& y) {
+                   const View& bias, Update update, const View& y) {
   DCHECK(IsDense(*queue, form, terms));
   const int64_t depth = DepthOf(terms);
   const int64_t panel_words = std::min(depth, kMaxDepth) / 2 * kPanelCols;
@@ -157,7 +160,7 @@ void SumOfProducts(Queue* queue, MatmulForm form, ArrayView<ProductTerm> terms,
                        kPanelCols};
     Range share = units.ShareOf(thread, omp_get_num_threads());
     while (share.size() > 0) {
-      SumTask(form, terms, update, y, units.Take(&share), panel, sums);
+      SumTask(form, terms, bias, update, y, units.Take(&share), panel, sums);
     }
   }
 }

@@ -21,11 +21,12 @@ struct Queue;
 // better left to others.
 bool IsDense(const Queue& queue, MatmulForm form, ArrayView<ProductTerm> terms);
 
-// y = or += the sum of the products: y [T, N] BF16 or F32. The terms are added
-// in their order in F32 and rounded once. An element's bits depend on its row
-// of a and its column of b alone, not on T, N or the number of threads.
+// y = or += the sum of the products and of a bias [N] in every row, if present:
+// y [T, N] BF16 or F32. The terms are added in their order in F32 and rounded
+// once. An element's bits depend on its row of a and its column of b and bias
+// alone, not on T, N or the number of threads.
 void SumOfProducts(Queue* queue, MatmulForm form, ArrayView<ProductTerm> terms,
-                   Update update, const View& y);
+                   const View& bias, Update update, const View& y);
 
 }  // namespace lorica::cpu
 

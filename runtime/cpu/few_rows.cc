@@ -53,6 +53,9 @@ void ColsOf(const MatmulArgs& args, const float* a, Range cols) {
     for (int r = 0; r < kRows; ++r) {
       TY& y = args.y.Row<TY>(r)[col];
       float value = args.scale * sums[r];
+      if (args.bias.present()) {
+        value += static_cast<float>(args.bias.As<const TB>()[col]);
+      }
       if (args.update == Update::kAdd) value += static_cast<float>(y);
       y = TY(value);
     }

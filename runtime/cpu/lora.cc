@@ -35,7 +35,7 @@ struct Products {
     }
     const ArrayView<ProductTerm> all = {terms.data(), size};
     if (IsDense(*queue, sum.form, all)) {
-      SumOfProducts(queue, sum.form, all, Update::kAssign, sum.y);
+      SumOfProducts(queue, sum.form, all, sum.bias, Update::kAssign, sum.y);
     } else {
       SumApart<Products>(queue, sum);
     }

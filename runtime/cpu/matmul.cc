@@ -33,6 +33,7 @@ MatmulKey KeyOf(const MatmulArgs& args) {
           .operand = args.a.dtype,
           .result = args.y.dtype,
           .update = args.update,
+          .biased = args.bias.present(),
           .scale = args.scale,
           .m = args.y.rows,
           .n = args.y.cols,
@@ -60,8 +61,11 @@ dnnl::matmul::primitive_desc DescribeProduct(const MatmulKey& key,
     add.append_sum(1.0f);
     attributes.set_post_ops(add);
   }
-  return dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, b, y), attributes,
-                                      engine);
+  const Desc bias({1, key.n}, TypeOf(key.operand), Dims{key.n, 1});
+  return dnnl::matmul::primitive_desc(key.biased
+                                          ? dnnl::matmul::desc(a, b, bias, y)
+                                          : dnnl::matmul::desc(a, b, y),
+                                      attributes, engine);
 }
 
 }  // namespace
@@ -78,19 +82,23 @@ struct MatmulCache::Product {
         a(description.src_desc(), engine, nullptr),
         b(description.weights_desc(), engine, nullptr),
         y(description.dst_desc(), engine, nullptr),
+        bias(description.bias_desc(), engine, nullptr),
         scratch(description.scratchpad_desc(), engine, nullptr),
         operands({{DNNL_ARG_SRC, a},
                   {DNNL_ARG_WEIGHTS, b},
                   {DNNL_ARG_DST, y},
-                  {DNNL_ARG_SCRATCHPAD, scratch}}) {}
+                  {DNNL_ARG_SCRATCHPAD, scratch}}) {
+    if (key.biased) operands.emplace(DNNL_ARG_BIAS, bias);
+  }
 
   dnnl::matmul::primitive_desc description;
   dnnl::matmul primitive;
   dnnl::memory a;
   dnnl::memory b;
   dnnl::memory y;
+  dnnl::memory bias;  // Of no elements where there is none.
   dnnl::memory scratch;
-  std::unordered_map<int, dnnl::memory> operands;  // The four above.
+  std::unordered_map<int, dnnl::memory> operands;  // Those above.
   uint64_t last_use = 0;
 };
 
@@ -120,6 +128,7 @@ void MatmulCache::Run(Queue* queue, const MatmulArgs& args) {
   product.a.set_data_handle(args.a.data);
   product.b.set_data_handle(args.b.data);
   product.y.set_data_handle(args.y.data);
+  product.bias.set_data_handle(args.bias.data);
   product.scratch.set_data_handle(queue->ScratchFor<char>(
       ScratchUse::kOneDnn, static_cast<int64_t>(scratch_bytes)));
   product.primitive.execute(engine_->stream, product.operands);
@@ -146,6 +155,9 @@ void WidenedMatmul(Queue* queue, const MatmulArgs& args) {
   MatmulArgs wide = args;
   wide.a = Widen(queue, args.a, ScratchUse::kWideA);
   wide.b = Widen(queue, args.b, ScratchUse::kWideB);
+  if (args.bias.present()) {
+    wide.bias = Widen(queue, args.bias, ScratchUse::kWideBias);
+  }
   if (args.y.dtype == DType::kF32) {
     queue->matmuls.Run(queue, wide);
     return;
@@ -161,6 +173,8 @@ void WidenedMatmul(Queue* queue, const MatmulArgs& args) {
 
 void Matmul(Queue* queue, const MatmulArgs& args) {
   if (args.y.elements() == 0) return;
+  DCHECK(!args.bias.present() ||
+         (args.form == MatmulForm::kNT && args.scale == 1.0f));
   const bool native = queue->bf16_products == Bf16Products::kNative;
   const ProductTerm term = {args.a, args.b};
   if (args.form == MatmulForm::kNT && args.y.rows <= kMaxFewRows) {
@@ -168,7 +182,7 @@ void Matmul(Queue* queue, const MatmulArgs& args) {
   } else if (native && IsThin(args)) {
     ThinMatmul(queue, args);
   } else if (args.scale == 1.0f && IsDense(*queue, args.form, {&term, 1})) {
-    SumOfProducts(queue, args.form, {&term, 1}, args.update, args.y);
+    SumOfProducts(queue, args.form, {&term, 1}, args.bias, args.update, args.y);
   } else if (args.a.dtype == DType::kBF16 && !native) {
     WidenedMatmul(queue, args);
   } else {

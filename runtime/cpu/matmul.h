@@ -21,6 +21,7 @@ struct MatmulKey {
   DType operand;
   DType result;
   Update update;
+  bool biased;
   float scale;
   int64_t m;
   int64_t n;
@@ -60,8 +61,8 @@ class MatmulCache {
   uint64_t uses_ = 0;
 };
 
-// y = scale a b' or y += scale a b' for the few rows of a that generation
-// brings: one pass over b, at memory speed. Operands may be F32 or BF16, mixed.
+// MatmulArgs of form NT for the few rows of a that generation brings: one pass
+// over b, at memory speed. Operands may be F32 or BF16, mixed.
 inline constexpr int64_t kMaxFewRows = 4;
 void FewRowsMatmulNT(Queue* queue, const MatmulArgs& args);
 

@@ -37,6 +37,7 @@ enum class ScratchUse : uint8_t {
   kOneDnn,
   kWideA,  // Operands of a product, widened to F32 or packed.
   kWideB,
+  kWideBias,
   kWideY,  // A product's F32 result on its way to BF16.
   kSum,    // A sum of products before it is rounded.
   kLogits,

@@ -127,7 +127,8 @@ void Gradient(Queue* queue, const MatmulArgs& args) {
 }  // namespace
 
 bool IsThin(const MatmulArgs& args) {
-  if (args.a.dtype != DType::kBF16 || args.b.dtype != DType::kBF16) {
+  if (args.a.dtype != DType::kBF16 || args.b.dtype != DType::kBF16 ||
+      args.bias.present()) {
     return false;
   }
   const bool add = args.update == Update::kAdd;

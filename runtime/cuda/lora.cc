@@ -36,6 +36,16 @@ bool JoinRows(View* above, const View& below) {
   return true;
 }
 
+// The same of biases: both absent, or one behind the other.
+bool JoinBias(View* left, const View& right) {
+  if (!left->present() || !right.present()) {
+    return left->present() == right.present();
+  }
+  if (right.data != At(*left, 0, left->cols)) return false;
+  left->cols += right.cols;
+  return true;
+}
+
 // Whether K, the columns of a product's left operand, is a multiple of 16 bytes
 // in BF16, where tensor cores load that much at once.
 bool HasWholeDepth(const View& a) {
@@ -78,8 +88,9 @@ ProductSum Joined(ProductSum sum) {
 std::optional<LinearPart> WholeOf(const LoraForwardArgs& args) {
   LinearPart whole = args.parts[0];
   for (int64_t i = 1; i < args.parts.size; ++i) {
-    if (!JoinRows(&whole.weight, args.parts[i].weight) ||
-        !JoinCols(&whole.y, args.parts[i].y)) {
+    const LinearPart& part = args.parts[i];
+    if (!JoinRows(&whole.weight, part.weight) || !JoinCols(&whole.y, part.y) ||
+        !JoinBias(&whole.bias, part.bias)) {
       return std::nullopt;
     }
   }

@@ -45,6 +45,7 @@ MatmulKey KeyOf(const MatmulArgs& args) {
           .operand = args.a.dtype,
           .result = args.y.dtype,
           .update = args.update,
+          .biased = args.bias.present(),
           .m = args.y.rows,
           .n = args.y.cols,
           .k = tn ? args.a.rows : args.a.cols,
@@ -131,6 +132,11 @@ MatmulPlans::Plan::Plan(const MatmulArgs& args)
       transposed(args.form == MatmulForm::kNT));
   Set(desc, CUBLASLT_MATMUL_DESC_TRANSB,
       transposed(args.form == MatmulForm::kTN));
+  if (args.bias.present()) {
+    Set(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    Set(desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TypeOf(args.bias.dtype));
+    Set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.bias.data);
+  }
 }
 
 std::vector<cublasLtMatmulAlgo_t> MatmulPlans::Plan::Candidates(
@@ -181,6 +187,9 @@ void MatmulPlans::Plan::Run(cublasLtHandle_t handle, Queue* queue,
                             const MatmulArgs& args, void* to) const {
   const float beta = args.update == Update::kAdd ? 1.0f : 0.0f;
   void* workspace = ScratchFor(queue, ScratchUse::kWorkspace, kWorkspaceBytes);
+  if (args.bias.present()) {
+    Set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.bias.data);
+  }
   CUBLAS_CHECK(cublasLtMatmul(handle, desc, &args.scale, args.b.data, b,
                               args.a.data, a, &beta, to, y, to, y, &algorithm,
                               workspace, kWorkspaceBytes, StreamOf(queue)));
@@ -310,6 +319,8 @@ void MatmulPlans::Run(Queue* queue, const MatmulArgs& args) {
 void Matmul(Queue* queue, const MatmulArgs& args) {
   const int64_t k = args.form == MatmulForm::kTN ? args.a.rows : args.a.cols;
   if (args.y.elements() == 0) return;
+  DCHECK(!args.bias.present() ||
+         (args.form == MatmulForm::kNT && args.scale == 1.0f && k > 0));
   if (k == 0) {
     if (args.update == Update::kAssign) Fill(queue, args.y, 0.0f);
     return;

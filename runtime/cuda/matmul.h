@@ -21,6 +21,7 @@ struct MatmulKey {
   DType operand;
   DType result;
   Update update;
+  bool biased;
   int64_t m;
   int64_t n;
   int64_t k;

@@ -23,7 +23,7 @@ constexpr absl::string_view kTitle = "lorica product choices\n";
 constexpr char kOtherwise[] =
     "; let product_choices name another file or a new one";
 constexpr size_t kNumbers = 9;  // Of a key: extents, strides, alignments.
-constexpr size_t kWords = 4;    // Form, types and update.
+constexpr size_t kWords = 5;    // Form, types, update and bias.
 constexpr size_t kFields = kWords + kNumbers + 2;
 constexpr size_t kHexDigits = 8 * 16;
 
@@ -37,6 +37,7 @@ constexpr Word<MatmulForm> kForms[] = {
 constexpr Word<DType> kTypes[] = {{"F32", DType::kF32}, {"BF16", DType::kBF16}};
 constexpr Word<Update> kUpdates[] = {{"assign", Update::kAssign},
                                      {"add", Update::kAdd}};
+constexpr Word<bool> kBiases[] = {{"plain", false}, {"bias", true}};
 
 template <typename T, size_t kCount>
 absl::string_view WordOf(const Word<T> (&words)[kCount], T value) {
@@ -59,7 +60,8 @@ bool Parse(const Word<T> (&words)[kCount], absl::string_view text, T* value) {
 std::string LineOf(const MatmulKey& key, const ProductChoice& choice) {
   std::string line = absl::StrCat(
       WordOf(kForms, key.form), " ", WordOf(kTypes, key.operand), " ",
-      WordOf(kTypes, key.result), " ", WordOf(kUpdates, key.update));
+      WordOf(kTypes, key.result), " ", WordOf(kUpdates, key.update), " ",
+      WordOf(kBiases, key.biased));
   for (const int64_t number :
        {key.m, key.n, key.k, key.a_stride, key.b_stride, key.y_stride,
         int64_t{key.a_alignment}, int64_t{key.b_alignment},
@@ -92,7 +94,8 @@ std::string ParseLine(absl::string_view line, MatmulKey* key,
   if (!Parse(kForms, fields[0], &key->form) ||
       !Parse(kTypes, fields[1], &key->operand) ||
       !Parse(kTypes, fields[2], &key->result) ||
-      !Parse(kUpdates, fields[3], &key->update)) {
+      !Parse(kUpdates, fields[3], &key->update) ||
+      !Parse(kBiases, fields[4], &key->biased)) {
     return "names no product";
   }
   int64_t numbers[kNumbers];

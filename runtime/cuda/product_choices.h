@@ -4,9 +4,11 @@
 //   lorica product choices
 //   device NVIDIA H100 80GB HBM3
 //   cublasLt 130000
-//   NT BF16 BF16 assign 8192 4096 4096 4096 4096 4096 256 256 256 171.3 0123...
+//   NT BF16 BF16 assign plain 8192 4096 4096 4096 4096 4096 256 256 256 171.3
+//   0123...
 //
-// The form, the types of operands and result, the update; M, N and K; of a, b
+// The form, the types of operands and result, the update, whether there is a
+// bias; M, N and K; of a, b
 // and y the row strides in elements, then the alignments in bytes;
 // microseconds; the algorithm as the library lets it be stored for use by its
 // own version.

@@ -289,7 +289,8 @@ void ThinGradient(Queue* queue, const MatmulArgs& args) {
 
 bool IsThin(const MatmulArgs& args) {
   if (args.a.dtype != DType::kBF16 || !IsPacked(args.a) || !IsPacked(args.b) ||
-      args.a.elements() == 0 || args.b.elements() == 0) {
+      args.a.elements() == 0 || args.b.elements() == 0 ||
+      args.bias.present()) {
     return false;
   }
   if (args.form == MatmulForm::kTN) {

@@ -99,7 +99,7 @@ TEST(DeviceChoiceTest, Rank0AloneMeasuresProducts) {
             ops::MatmulNT(x, x).ToFloats();
           });
   const std::string measured = ReadBytes(dir / "products");
-  EXPECT_THAT(measured, HasSubstr("\nNT F32 F32 assign 16 16 8 "));
+  EXPECT_THAT(measured, HasSubstr("\nNT F32 F32 assign plain 16 16 8 "));
   EXPECT_THAT(measured, Not(HasSubstr("16 16 9 ")));
   EXPECT_THAT(cuda_fakes::TakeReports(), testing::IsEmpty());
 }

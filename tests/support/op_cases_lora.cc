@@ -11,6 +11,7 @@ namespace {
 using reference::Absolute;
 using reference::Columns;
 using reference::Matmul;
+using reference::Repeated;
 using reference::Sum;
 
 constexpr double kScale = 0.5;  // alpha / rank: b holds it, db is due it.
@@ -32,6 +33,7 @@ struct LayerCase {
   DType dtype;
   bool dropout = false;  // The adapters see another input.
   bool input_grad = true;
+  bool biased = false;
   Place place = Place::kApart;
 };
 
@@ -40,7 +42,8 @@ struct HostLayer {
   HostMatrix adapter_x;
   HostMatrix a;  // Of no rows where nothing is adapted.
   std::vector<HostMatrix> weight;
-  std::vector<HostMatrix> b;  // Of no columns where frozen.
+  std::vector<HostMatrix> bias;  // [1, O]
+  std::vector<HostMatrix> b;     // Of no columns where frozen.
   std::vector<HostMatrix> dy;
   std::vector<Range> ranks;  // Columns of xa of each part.
 };
@@ -56,6 +59,8 @@ HostLayer LayerOf(const LayerCase& c) {
     const std::string part = std::to_string(p);
     layer.weight.push_back(RandomMatrix(("weight" + part).c_str(), c.outputs[p],
                                         c.inputs, c.dtype));
+    layer.bias.push_back(
+        RandomMatrix(("bias" + part).c_str(), 1, c.outputs[p], c.dtype));
     layer.b.push_back(
         RandomMatrix(("b" + part).c_str(), c.outputs[p], c.ranks[p], c.dtype));
     layer.dy.push_back(
@@ -122,6 +127,7 @@ DeviceLayer Upload(const LayerCase& c, const HostLayer& layer, Device* device) {
   const Range inputs = {0, c.inputs};
   const std::vector<Range> outputs = OutputsOf(c);
   Tensor whole;  // Of the weights.
+  Tensor biases;
   if (c.place == Place::kApart) {
     on.x = Upload(device, layer.x, c.dtype);
   } else {
@@ -131,6 +137,11 @@ DeviceLayer Upload(const LayerCase& c, const HostLayer& layer, Device* device) {
       on.xa = x.Cols({c.inputs, c.inputs + ranks});
     }
     whole = UploadBordered(c, layer, device);
+    HostMatrix stacked(1, outputs.back().end);
+    for (size_t p = 0; p < outputs.size(); ++p) {
+      Put(layer.bias[p], 0, outputs[p].begin, &stacked);
+    }
+    biases = Upload(device, stacked, c.dtype);
   }
   on.adapter_x = Upload(device, layer.adapter_x, c.dtype);
   if (ranks > 0) {
@@ -149,6 +160,12 @@ DeviceLayer Upload(const LayerCase& c, const HostLayer& layer, Device* device) {
                           ? rows.Cols(inputs)
                           : Upload(device, layer.weight[p], c.dtype));
     part.weight = on.held.back().view();
+    if (c.biased) {
+      on.held.push_back(biases.present()
+                            ? biases.Cols(outputs[p])
+                            : Upload(device, layer.bias[p], c.dtype));
+      part.bias = on.held.back().view();
+    }
     if (c.ranks[p] > 0) {
       const int64_t col = c.inputs + layer.ranks[p].begin;
       on.held.push_back(c.place == Place::kBordered
@@ -238,9 +255,14 @@ std::vector<OpExpectation> ExpectForward(const LayerCase& c) {
         Expect("xa", xa, {.result = c.dtype, .length = c.inputs}, xa_terms));
   }
   for (size_t p = 0; p < c.outputs.size(); ++p) {
-    const HostMatrix base = Matmul(MatmulForm::kNT, layer.x, layer.weight[p]);
-    const HostMatrix base_terms =
+    HostMatrix base = Matmul(MatmulForm::kNT, layer.x, layer.weight[p]);
+    HostMatrix base_terms =
         Matmul(MatmulForm::kNT, Absolute(layer.x), Absolute(layer.weight[p]));
+    if (c.biased) {
+      const HostMatrix bias = Repeated(layer.bias[p], c.tokens);
+      base = Sum(base, bias);
+      base_terms = Sum(base_terms, Absolute(bias));
+    }
     const HostMatrix b_abs = Absolute(layer.b[p]);
     const HostMatrix part_xa = Columns(xa, layer.ranks[p]);
     const HostMatrix share = Matmul(MatmulForm::kNT, part_xa, layer.b[p]);
@@ -248,7 +270,7 @@ std::vector<OpExpectation> ExpectForward(const LayerCase& c) {
         "y" + std::to_string(p), Sum(base, share),
         {.intermediate = c.dtype,
          .result = c.dtype,
-         .length = c.inputs + c.ranks[p]},
+         .length = c.inputs + c.ranks[p] + 1},
         Sum(Absolute(base), Matmul(MatmulForm::kNT, Absolute(part_xa), b_abs)),
         Sum(base_terms, Matmul(MatmulForm::kNT,
                                Columns(xa_terms, layer.ranks[p]), b_abs))));
@@ -411,6 +433,10 @@ void AddLoraCases(OpCaseList* list) {
       c.place = place;
       c.name = "Qkv" + word;
       AddLayer(c, list);
+      c.biased = true;
+      c.name = "BiasedQkv" + word;
+      AddLayer(c, list);
+      c.biased = false;
       c.name = "DropoutQkv" + word;
       c.dropout = true;
       AddLayer(c, list);
@@ -449,6 +475,22 @@ void AddLoraCases(OpCaseList* list) {
               .outputs = {16, 16},
               .ranks = {0, 0},
               .dtype = dtype},
+             list);
+    AddLayer({.name = "BiasedQkvOnTwo",
+              .tokens = 33,
+              .inputs = 40,
+              .outputs = {24, 8, 16},
+              .ranks = {4, 0, 3},
+              .dtype = dtype,
+              .biased = true},
+             list);
+    AddLayer({.name = "OneBiasedToken",
+              .tokens = 1,
+              .inputs = 40,
+              .outputs = {24, 8},
+              .ranks = {4, 0},
+              .dtype = dtype,
+              .biased = true},
              list);
     AddLayer({.name = "Dropout",
               .tokens = 21,

@@ -29,12 +29,14 @@ struct ProductCase {
   Layout2d layout = Layout2d::kDense;
   double scale = 1.0;
   Update update = Update::kAssign;
+  bool biased = false;
 };
 
 std::string NameOf(const ProductCase& c) {
   return WordOf(c.form) + std::to_string(c.m) + "x" + std::to_string(c.n) +
          "x" + std::to_string(c.k) + WordOf(c.dtype) + "To" + WordOf(c.result) +
-         WordOf(c.layout) + (c.update == Update::kAdd ? "Added" : "");
+         WordOf(c.layout) + (c.biased ? "Biased" : "") +
+         (c.update == Update::kAdd ? "Added" : "");
 }
 
 HostMatrix LeftOf(const ProductCase& c) {
@@ -47,6 +49,10 @@ HostMatrix RightOf(const ProductCase& c) {
                                    : RandomMatrix("b", c.k, c.n, c.dtype);
 }
 
+HostMatrix BiasOf(const ProductCase& c) {
+  return RandomMatrix("bias", 1, c.n, c.dtype);
+}
+
 PreparedOp Prepare(const ProductCase& c, Device* device) {
   const Tensor a = Upload(device, LeftOf(c), c.dtype, c.layout);
   const Tensor b = Upload(device, RightOf(c), c.dtype, c.layout);
@@ -54,6 +60,7 @@ PreparedOp Prepare(const ProductCase& c, Device* device) {
                        ? Upload(device, RandomMatrix("y", c.m, c.n, c.result),
                                 c.result, c.layout)
                        : Room(device, c.m, c.n, c.result, c.layout);
+  const Tensor bias = c.biased ? Upload(device, BiasOf(c), c.dtype) : Tensor();
   return {.run =
               [=] {
                 device->backend().matmul(device->queue(),
@@ -61,6 +68,7 @@ PreparedOp Prepare(const ProductCase& c, Device* device) {
                                           .a = a.view(),
                                           .b = b.view(),
                                           .y = y.view(),
+                                          .bias = bias.view(),
                                           .scale = static_cast<float>(c.scale),
                                           .update = c.update});
               },
@@ -78,7 +86,12 @@ std::vector<OpExpectation> Expectation(const ProductCase& c) {
     y = Sum(y, before);
     terms = Sum(terms, Absolute(before));
   }
-  return {Expect("y", y, {.result = c.result, .length = c.k + 1}, terms)};
+  if (c.biased) {
+    const HostMatrix bias = Repeated(BiasOf(c), c.m);
+    y = Sum(y, bias);
+    terms = Sum(terms, Absolute(bias));
+  }
+  return {Expect("y", y, {.result = c.result, .length = c.k + 2}, terms)};
 }
 
 OpCase CaseOf(const ProductCase& c) {
@@ -129,11 +142,31 @@ void AddPackedThinCases(OpCaseList* list) {
   list->push_back(CaseOf({MatmulForm::kTN, 8, 8200, 130, kB, kF}));
 }
 
+// With a bias, from a single row to several panels of columns and of depth.
+void AddBiasedCases(OpCaseList* list) {
+  for (const DType dtype : kComputeTypes) {
+    for (const Update update : {Update::kAssign, Update::kAdd}) {
+      const ProductCase cases[] = {
+          {MatmulForm::kNT, 1, 19, 40, dtype, dtype},
+          {MatmulForm::kNT, 4, 50, 96, dtype, dtype},
+          {MatmulForm::kNT, 37, 8, 64, dtype, dtype},
+          {MatmulForm::kNT, 45, 77, 130, dtype, dtype},
+          {MatmulForm::kNT, 9, 40, 4104, dtype, dtype}};
+      for (ProductCase c : cases) {
+        c.update = update;
+        c.biased = true;
+        list->push_back(CaseOf(c));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void AddProductCases(OpCaseList* list) {
   AddThinCases(list);
   AddPackedThinCases(list);
+  AddBiasedCases(list);
   constexpr MatmulForm kForms[] = {MatmulForm::kNN, MatmulForm::kNT,
                                    MatmulForm::kTN};
   struct Extent {

@@ -113,6 +113,17 @@ Matrix<S> Matmul(MatmulForm form, const Matrix<S>& a, const Matrix<S>& b) {
   return y;
 }
 
+// The only row of x, `rows` times.
+template <typename S>
+Matrix<S> Repeated(const Matrix<S>& x, int64_t rows) {
+  CHECK(x.rows == 1);
+  Matrix<S> y(rows, x.cols);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < x.cols; ++c) y(r, c) = x(0, c);
+  }
+  return y;
+}
+
 template <typename S>
 S Rstd(const Matrix<S>& x, int64_t row, double epsilon) {
   S squares = 0.0;

@@ -89,7 +89,7 @@ class DenseProductsTest : public ::testing::Test {
     const ArrayView<ProductTerm> all = {terms.data(),
                                         static_cast<int64_t>(terms.size())};
     EXPECT_TRUE(cpu::IsDense(*QueueOf(*device), shape.form, all));
-    cpu::SumOfProducts(QueueOf(*device), shape.form, all, shape.update,
+    cpu::SumOfProducts(QueueOf(*device), shape.form, all, {}, shape.update,
                        y.Rows(rows).view());
     return y.Rows(rows).ToFloats();
   }

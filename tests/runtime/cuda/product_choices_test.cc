@@ -69,7 +69,7 @@ TEST_F(ProductChoicesTest, TheFastestIsTakenAndLaterRunsTakeItUnmeasured) {
   EXPECT_EQ(TimeWith(path_, {5, 3, 4}, Missing::kMeasured), 3);
   const std::string measured = ReadBytes(path_);
   EXPECT_THAT(measured, StartsWith(std::string(kHeader) +
-                                   "NT F32 F32 add 32 32 96 96 96 32 "));
+                                   "NT F32 F32 add plain 32 32 96 96 96 32 "));
   EXPECT_THAT(measured, HasSubstr(" 3.000 "));
   // The times have changed since, and nobody looks.
   EXPECT_EQ(TimeWith(path_, {5, 9, 4}, Missing::kUnmeasured), 9);
@@ -136,9 +136,9 @@ TEST_F(ProductChoicesTest, AFileThatIsNoneIsAnErrorWithItsLine) {
       {"adapter\n", ":1: is not the first line of a file of product choices"},
       {"lorica product choices\ndevice x\n", ":3: names no version"},
       {good.substr(0, good.size() - 1), ":4: is cut short"},
-      {good + "NN F32\n", ":5: has 2 fields, not 15"},
+      {good + "NN F32\n", ":5: has 2 fields, not 16"},
       {good + "N" + line, ":5: names no product"},
-      {kHeader + std::string("NT F32 F32 add x") + line.substr(17),
+      {kHeader + std::string("NT F32 F32 add plain x") + line.substr(23),
        ":4: has \"x"},
       {good.substr(0, good.size() - 3) + "\n", ":4: has no algorithm"}};
   for (const Bad& bad : bads) {

@@ -21,6 +21,11 @@ using lorica::cuda_fakes::Timeline;
 struct Desc {
   cublasOperation_t a = CUBLAS_OP_N;
   cublasOperation_t b = CUBLAS_OP_N;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  cudaDataType bias_type = CUDA_R_32F;
+  const void* bias = nullptr;
+
+  bool biased() const { return epilogue == CUBLASLT_EPILOGUE_BIAS; }
 };
 
 // Column-major.
@@ -92,6 +97,11 @@ struct Product {
   uint64_t k() const {
     return desc.a == CUBLAS_OP_T ? a_layout.rows : a_layout.cols;
   }
+  // A column of as many rows as d has.
+  Layout BiasLayout() const {
+    return {desc.bias_type, d_layout.rows, 1,
+            static_cast<int64_t>(d_layout.rows)};
+  }
   bool ShapesAgree() const;
   void Run() const;
 };
@@ -112,6 +122,10 @@ void Product::Run() const {
   const std::vector<float> rows = Rows(a, a_layout, desc.a == CUBLAS_OP_T);
   const std::vector<float> cols = Rows(b, b_layout, desc.b != CUBLAS_OP_T);
   const uint64_t depth = k();
+  std::vector<float> bias(d_layout.rows);
+  if (desc.biased()) {
+    bias = Rows(desc.bias, BiasLayout(), false);
+  }
   for (uint64_t c = 0; c < d_layout.cols; ++c) {
     for (uint64_t r = 0; r < d_layout.rows; ++r) {
       float sum = 0.0f;
@@ -121,12 +135,13 @@ void Product::Run() const {
       const size_t at = c * static_cast<size_t>(d_layout.stride) + r;
       if (d_layout.type == CUDA_R_32F) {
         float& to = static_cast<float*>(d)[at];
-        to = beta == 0.0f ? alpha * sum : alpha * sum + beta * to;
+        to = bias[r] + (beta == 0.0f ? alpha * sum : alpha * sum + beta * to);
       } else {
         BFloat16& to = static_cast<BFloat16*>(d)[at];
-        to = BFloat16(beta == 0.0f
-                          ? alpha * sum
-                          : alpha * sum + beta * static_cast<float>(to));
+        to = BFloat16(bias[r] +
+                      (beta == 0.0f
+                           ? alpha * sum
+                           : alpha * sum + beta * static_cast<float>(to)));
       }
     }
     const size_t column = c * static_cast<size_t>(d_layout.stride);
@@ -186,15 +201,25 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(
     cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute,
     const void* value, size_t bytes) {
   Desc& to = *reinterpret_cast<Desc*>(desc);
-  if (bytes != sizeof(cublasOperation_t)) return CUBLAS_STATUS_INVALID_VALUE;
-  if (attribute == CUBLASLT_MATMUL_DESC_TRANSA) {
-    std::memcpy(&to.a, value, bytes);
-  } else if (attribute == CUBLASLT_MATMUL_DESC_TRANSB) {
-    std::memcpy(&to.b, value, bytes);
-  } else {
-    return CUBLAS_STATUS_NOT_SUPPORTED;
+  const auto set = [&](auto* field) {
+    if (bytes != sizeof(*field)) return CUBLAS_STATUS_INVALID_VALUE;
+    std::memcpy(field, value, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+  };
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+      return set(&to.a);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+      return set(&to.b);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+      return set(&to.epilogue);
+    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+      return set(&to.bias_type);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+      return set(&to.bias);
+    default:
+      return CUBLAS_STATUS_NOT_SUPPORTED;
   }
-  return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout,
@@ -310,6 +335,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
   op.reads = {{a, product.a_layout.bytes()}, {b, product.b_layout.bytes()}};
   op.writes = {{d, product.d_layout.bytes()}, {workspace, workspace_bytes}};
   if (product.beta != 0.0f) op.reads.push_back(op.writes[0]);
+  if (product.desc.biased()) {
+    // Of a type that the library adds in an epilogue.
+    if (product.desc.bias_type != product.d_layout.type) {
+      Report("the bias has another type than the result");
+      return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    op.reads.push_back({product.desc.bias, product.BiasLayout().bytes()});
+  }
   op.run = [product, time = ProductTimes()[algorithm.number]](const Op&) {
     product.Run();
     Timeline::Get().Spend(time);
