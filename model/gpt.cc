@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "model/layers/weight_stack.h"
 #include "runtime/check.h"
 #include "runtime/trace.h"
@@ -35,31 +37,38 @@ class Loader {
     const ParamSpec& spec = params_[next_++];
     return load_(spec, SliceOf(spec.shard, spec.shape, rank_));
   }
-  // The weights of linear layers from `first` on that share an input, as the
-  // device wants them to lie.
-  std::vector<Tensor> TakeLinears(const Tensor& like, int64_t layer,
-                                  LinearKind first, size_t count,
-                                  Adapter* resident);
+  // The linear layers from `first` on that share an input, as the device wants
+  // them to lie.
+  FrozenLinear TakeLinears(const Tensor& like, int64_t layer, LinearKind first,
+                           size_t count, Adapter* resident);
 
  private:
+  bool BiasIsNext() const {
+    return !done() && absl::EndsWith(params_[next_].name, ".bias");
+  }
+
   std::vector<ParamSpec> params_;
   int rank_;
   const LoadParam& load_;
   size_t next_ = 0;
 };
 
-std::vector<Tensor> Loader::TakeLinears(const Tensor& like, int64_t layer,
-                                        LinearKind first, size_t count,
-                                        Adapter* resident) {
-  std::vector<Tensor> weights;
+FrozenLinear Loader::TakeLinears(const Tensor& like, int64_t layer,
+                                 LinearKind first, size_t count,
+                                 Adapter* resident) {
+  FrozenLinear linear;
   Device* device = like.device();
   if (device->backend().linear_layout == LinearLayout::kApart) {
-    for (size_t i = 0; i < count; ++i) weights.push_back(Take());
-    return weights;
+    for (size_t i = 0; i < count; ++i) {
+      linear.weights.push_back(Take());
+      if (BiasIsNext()) linear.biases.push_back(Take());
+    }
+    return linear;
   }
   std::vector<int64_t> outputs;
   int64_t inputs = 0;
-  for (size_t i = next_; i < next_ + count; ++i) {
+  for (size_t i = next_; outputs.size() < count; ++i) {
+    if (params_[i].shape.rank() == 1) continue;  // A bias.
     const Slice slice = SliceOf(params_[i].shard, params_[i].shape, rank_);
     outputs.push_back(slice.rows.size());
     inputs = slice.cols.size();
@@ -69,12 +78,21 @@ std::vector<Tensor> Loader::TakeLinears(const Tensor& like, int64_t layer,
   const WeightStack stack(
       device, like.dtype(), outputs, inputs,
       adapted ? resident->linear(layer, first).a.rows() : int64_t{0});
+  // One behind the other.
+  Tensor biases = Tensor::Empty(
+      device, {std::accumulate(outputs.begin(), outputs.end(), int64_t{0})},
+      like.dtype());
+  Range place = {0, 0};
   for (size_t i = 0; i < count; ++i) {
-    weights.push_back(stack.weight(i));
-    ops::ConvertInto(Take(), 1.0f, &weights.back());
+    linear.weights.push_back(stack.weight(i));
+    ops::ConvertInto(Take(), 1.0f, &linear.weights.back());
+    place = {place.end, place.end + outputs[i]};
+    if (!BiasIsNext()) continue;
+    linear.biases.push_back(biases.Cols(place));
+    ops::ConvertInto(Take(), 1.0f, &linear.biases.back());
   }
   if (adapted) resident->MoveInto(layer, first, stack);
-  return weights;
+  return linear;
 }
 
 }  // namespace
@@ -99,18 +117,15 @@ Gpt::Gpt(const GptConfig& config, const ModelSplit& split,
       return loader.TakeLinears(embedding_.weight, layer, first, count,
                                 resident);
     };
-    const std::vector<Tensor> qkv = take(kQ, 3);
-    const std::vector<Tensor> o = take(kO, 1);
-    const std::vector<Tensor> gate_up = take(kGate, 2);
-    const std::vector<Tensor> down = take(kDown, 1);
+    const FrozenLinear qkv = take(kQ, 3);
+    const FrozenLinear o = take(kO, 1);
+    const FrozenLinear gate_up = take(kGate, 2);
+    const FrozenLinear down = take(kDown, 1);
     blocks_.push_back(
-        {Attention({.norm = attention_norm, .qkv = qkv, .o = o[0]}, plan_,
+        {Attention({.norm = attention_norm, .qkv = qkv, .o = o}, plan_,
                    config_.norm_epsilon, config_.head_dim, &rope_, group_),
-         Mlp({.norm = mlp_norm,
-              .gate = gate_up[0],
-              .up = gate_up[1],
-              .down = down[0]},
-             plan_, config_.norm_epsilon, group_)});
+         Mlp({.norm = mlp_norm, .gate_up = gate_up, .down = down}, plan_,
+             config_.norm_epsilon, group_)});
   }
   const Tensor final_norm = loader.Take();
   ops::HeadSlice head = embedding_;

@@ -28,6 +28,7 @@ struct GptConfig {
   int64_t max_positions = 0;
   float norm_epsilon = 1e-5f;
   bool tied_head = false;  // lm_head is the embedding's transpose.
+  bool qkv_bias = false;   // q, k and v add one, as Qwen 2's do.
   RopeConfig rope;
 
   // What no later code checks again: sizes positive, heads that divide, an even

@@ -90,13 +90,18 @@ std::vector<LinearSpec> LinearsOfLayer(const GptConfig& config,
   const auto spec = [&](const char* name, Shape shape, ShardSpec shard) {
     return LinearSpec{LayerName(layer, name), layer, shape, std::move(shard)};
   };
-  return {spec("self_attn.q_proj", {q, hidden}, q_rows),
-          spec("self_attn.k_proj", {kv, hidden}, kv_rows),
-          spec("self_attn.v_proj", {kv, hidden}, kv_rows),
-          spec("self_attn.o_proj", {hidden, q}, Sharded(1, split.heads)),
-          spec("mlp.gate_proj", {mlp, hidden}, mlp_rows),
-          spec("mlp.up_proj", {mlp, hidden}, mlp_rows),
-          spec("mlp.down_proj", {hidden, mlp}, Sharded(1, split.mlp))};
+  std::vector<LinearSpec> linears = {
+      spec("self_attn.q_proj", {q, hidden}, q_rows),
+      spec("self_attn.k_proj", {kv, hidden}, kv_rows),
+      spec("self_attn.v_proj", {kv, hidden}, kv_rows),
+      spec("self_attn.o_proj", {hidden, q}, Sharded(1, split.heads)),
+      spec("mlp.gate_proj", {mlp, hidden}, mlp_rows),
+      spec("mlp.up_proj", {mlp, hidden}, mlp_rows),
+      spec("mlp.down_proj", {hidden, mlp}, Sharded(1, split.mlp))};
+  for (const LinearKind kind : {kQ, kK, kV}) {
+    linears[static_cast<size_t>(kind)].biased = config.qkv_bias;
+  }
+  return linears;
 }
 
 std::string EmbeddingName() { return "model.embed_tokens.weight"; }
@@ -127,9 +132,11 @@ std::vector<ParamSpec> FrozenParams(const GptConfig& config,
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     params.push_back(norm(AttentionNormName(layer)));
     params.push_back(norm(MlpNormName(layer)));
-    for (LinearSpec& linear : LinearsOfLayer(config, split, layer)) {
-      params.push_back(
-          {linear.module + ".weight", linear.shape, std::move(linear.shard)});
+    for (const LinearSpec& linear : LinearsOfLayer(config, split, layer)) {
+      params.push_back({linear.module + ".weight", linear.shape, linear.shard});
+      if (!linear.biased) continue;
+      params.push_back({linear.module + ".bias", Shape{linear.shape[0]},
+                        Sharded(0, linear.shard.split)});
     }
   }
   params.push_back(norm(FinalNormName()));

@@ -45,6 +45,7 @@ struct LinearSpec {
   int64_t layer = 0;
   Shape shape;
   ShardSpec shard;
+  bool biased = false;  // Then a frozen bias [out] goes with its rows.
 };
 
 // The linear layers of one block in the order q, k, v, o, gate, up, down.
@@ -59,7 +60,8 @@ std::string FinalNormName();
 std::string AttentionNormName(int64_t layer);
 std::string MlpNormName(int64_t layer);
 
-// Every frozen parameter, in the order of the forward pass.
+// Every frozen parameter, in the order of the forward pass; a bias follows its
+// weight.
 std::vector<ParamSpec> FrozenParams(const GptConfig& config,
                                     const ModelSplit& split);
 

@@ -85,7 +85,7 @@ absl::Status WriteGgufLora(const std::string& path, const PeftAdapter& adapter,
   for (size_t i = 0; i < tensors.size(); ++i) tensors[i].bytes = elements[i];
   return WriteGguf(path,
                    {{"general.type", std::string("adapter")},
-                    {"general.architecture", std::string("llama")},
+                    {"general.architecture", ArchitectureInGguf(config)},
                     {"adapter.type", std::string("lora")},
                     {"adapter.lora.alpha", alpha}},
                    tensors);

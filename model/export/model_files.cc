@@ -61,14 +61,18 @@ absl::Status CopyFiles(const std::string& from, StoredType type,
 }
 
 // The keys of a GGUF that say how positions turn; see LlamaFromGguf.
-absl::StatusOr<Json> RopeJsonOf(const GgufFile& file, double* theta) {
+absl::StatusOr<Json> RopeJsonOf(const GgufFile& file, const GptConfig& config,
+                                double* theta) {
+  const auto key = [&](const char* name) {
+    return LlamaKeyInGguf(config, name);
+  };
   *theta = 10000.0;
-  LORICA_RETURN_IF_ERROR(file.Read("llama.rope.freq_base", theta));
+  LORICA_RETURN_IF_ERROR(file.Read(key("rope.freq_base"), theta));
   double factor = 1.0;
-  LORICA_RETURN_IF_ERROR(file.Read("llama.rope.scale_linear", &factor));
-  LORICA_RETURN_IF_ERROR(file.Read("llama.rope.scaling.factor", &factor));
-  std::string type = file.Has("llama.rope.scale_linear") ? "linear" : "none";
-  LORICA_RETURN_IF_ERROR(file.Read("llama.rope.scaling.type", &type));
+  LORICA_RETURN_IF_ERROR(file.Read(key("rope.scale_linear"), &factor));
+  LORICA_RETURN_IF_ERROR(file.Read(key("rope.scaling.factor"), &factor));
+  std::string type = file.Has(key("rope.scale_linear")) ? "linear" : "none";
+  LORICA_RETURN_IF_ERROR(file.Read(key("rope.scaling.type"), &type));
   return type == "linear" ? Json{{"rope_type", "linear"}, {"factor", factor}}
                           : Json();
 }
@@ -101,12 +105,12 @@ absl::Status WriteFilesOfGguf(const std::string& path, const GptConfig& config,
 absl::StatusOr<Json> ConfigJsonOf(const GgufFile& file, const GptConfig& config,
                                   StoredType type) {
   double theta = 0;
-  LORICA_ASSIGN_OR_RETURN(const Json scaling, RopeJsonOf(file, &theta));
+  LORICA_ASSIGN_OR_RETURN(const Json scaling, RopeJsonOf(file, config, &theta));
   // As the decimal that the float was written as.
   double epsilon = config.norm_epsilon;
   CHECK(absl::SimpleAtod(absl::StrCat(config.norm_epsilon), &epsilon));
   Json json = {{"architectures", Json::array({config.architecture})},
-               {"model_type", "llama"},
+               {"model_type", ArchitectureInGguf(config)},
                {"vocab_size", config.vocab_size},
                {"hidden_size", config.hidden_size},
                {"intermediate_size", config.intermediate_size},

@@ -1,4 +1,5 @@
-// Llama's shape and names in the files of others: config.json, GGUF.
+// The shape and names of Llama, and of Qwen 2, which is a Llama whose q, k and
+// v have biases, in the files of others: config.json, GGUF.
 #ifndef LORICA_MODEL_FAMILIES_LLAMA_H_
 #define LORICA_MODEL_FAMILIES_LLAMA_H_
 
@@ -21,8 +22,8 @@ namespace lorica {
 absl::StatusOr<GptConfig> LlamaFromJson(const Json& config,
                                         const std::string& place);
 
-// From the keys and the tensor shapes of a GGUF of architecture "llama", with
-// the same refusals.
+// From the keys and the tensor shapes of a GGUF of architecture "llama" or
+// "qwen2", with the same refusals.
 absl::StatusOr<GptConfig> LlamaFromGguf(const GgufFile& file);
 
 // A frozen weight as a file holds it.
@@ -48,6 +49,9 @@ absl::StatusOr<StoredWeights> LlamaWeightsOfGguf(const GgufFile& file,
 // "model.layers.3.self_attn.q_proj.weight", or "" where a GGUF has no such
 // tensor.
 std::string LlamaNameInGguf(absl::string_view name);
+// "llama" or "qwen2", and a key that begins with it: "llama.block_count".
+std::string ArchitectureInGguf(const GptConfig& config);
+std::string LlamaKeyInGguf(const GptConfig& config, absl::string_view name);
 // StoredWeight::interleaved_rows of the tensor of that Hugging Face name.
 int64_t InterleavedRowsInGguf(absl::string_view name, const GptConfig& config);
 

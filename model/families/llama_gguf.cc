@@ -29,14 +29,38 @@ absl::Status Refuse(const GgufFile& file, absl::string_view key,
       "; ", reason));
 }
 
-absl::Status RefuseOtherModels(const GgufFile& file) {
+// What a GGUF calls an architecture, and Hugging Face.
+struct NamePair {
+  const char* theirs;
+  const char* ours;
+};
+constexpr NamePair kArchitectures[] = {{"llama", "LlamaForCausalLM"},
+                                       {"qwen2", "Qwen2ForCausalLM"}};
+
+// The name of the other side of the pair whose `from` side is `name`, or "".
+std::string Translate(absl::Span<const NamePair> pairs, absl::string_view name,
+                      const char* NamePair::*from, const char* NamePair::*to) {
+  for (const NamePair& pair : pairs) {
+    if (name == pair.*from) return pair.*to;
+  }
+  return "";
+}
+
+absl::Status ReadArchitecture(const GgufFile& file, GptConfig* config) {
   std::string architecture;
   LORICA_RETURN_IF_ERROR(file.Require("general.architecture", &architecture));
-  if (architecture != "llama") {
-    return Refuse(file, "general.architecture", "only \"llama\" is supported");
-  }
-  for (const char* key :
-       {"llama.expert_count", "llama.attention.sliding_window"}) {
+  config->architecture = Translate(kArchitectures, architecture,
+                                   &NamePair::theirs, &NamePair::ours);
+  config->qkv_bias = architecture == "qwen2";
+  return config->architecture.empty()
+             ? Refuse(file, "general.architecture",
+                      "only \"llama\" and \"qwen2\" are supported")
+             : absl::OkStatus();
+}
+
+absl::Status RefuseOtherModels(const GgufFile& file, const GptConfig& config) {
+  for (const char* name : {"expert_count", "attention.sliding_window"}) {
+    const std::string key = LlamaKeyInGguf(config, name);
     int64_t count = 0;
     if (file.Has(key) && (!file.Read(key, &count).ok() || count != 0)) {
       return Refuse(file, key, "it is not supported");
@@ -50,14 +74,15 @@ absl::StatusOr<int64_t> ReadHeadDim(const GgufFile& file,
                                     const GptConfig& config) {
   int64_t head_dim =
       config.num_heads > 0 ? config.hidden_size / config.num_heads : 0;
-  LORICA_RETURN_IF_ERROR(file.Read("llama.attention.key_length", &head_dim));
+  LORICA_RETURN_IF_ERROR(
+      file.Read(LlamaKeyInGguf(config, "attention.key_length"), &head_dim));
   if (head_dim <= 0 || head_dim > kMaxHeadDim) {
     return absl::InvalidArgumentError(
         absl::StrCat(file.path(), ": the size of a head is ", head_dim,
                      "; 1 to ", kMaxHeadDim, " are possible"));
   }
-  for (const char* key :
-       {"llama.attention.value_length", "llama.rope.dimension_count"}) {
+  for (const char* name : {"attention.value_length", "rope.dimension_count"}) {
+    const std::string key = LlamaKeyInGguf(config, name);
     int64_t size = head_dim;
     LORICA_RETURN_IF_ERROR(file.Read(key, &size));
     if (size != head_dim) {
@@ -69,37 +94,44 @@ absl::StatusOr<int64_t> ReadHeadDim(const GgufFile& file,
   return head_dim;
 }
 
-absl::StatusOr<RopeScaling> ReadScaling(const GgufFile& file) {
+absl::StatusOr<RopeScaling> ReadScaling(const GgufFile& file,
+                                        const GptConfig& config) {
+  const auto key = [&](const char* name) {
+    return LlamaKeyInGguf(config, name);
+  };
   std::string type = "none";
   RopeScaling scaling;
   // The key of early files, then that of later ones.
-  if (file.Has("llama.rope.scale_linear")) {
+  if (file.Has(key("rope.scale_linear"))) {
     type = "linear";
     LORICA_RETURN_IF_ERROR(
-        file.Read("llama.rope.scale_linear", &scaling.factor));
+        file.Read(key("rope.scale_linear"), &scaling.factor));
   }
-  LORICA_RETURN_IF_ERROR(file.Read("llama.rope.scaling.type", &type));
+  LORICA_RETURN_IF_ERROR(file.Read(key("rope.scaling.type"), &type));
   LORICA_RETURN_IF_ERROR(
-      file.Read("llama.rope.scaling.factor", &scaling.factor));
+      file.Read(key("rope.scaling.factor"), &scaling.factor));
   if (type == "linear") {
     if (!(scaling.factor > 0)) {
-      return Refuse(file, "llama.rope.scaling.factor", "it must be positive");
+      return Refuse(file, key("rope.scaling.factor"), "it must be positive");
     }
     scaling.type = RopeScaling::Type::kLinear;
   } else if (type != "none") {
-    return Refuse(file, "llama.rope.scaling.type",
+    return Refuse(file, key("rope.scaling.type"),
                   "only \"none\" and \"linear\" are supported");
   }
   return scaling;
 }
 
-absl::StatusOr<RopeConfig> ReadRope(const GgufFile& file, int64_t head_dim) {
+absl::StatusOr<RopeConfig> ReadRope(const GgufFile& file,
+                                    const GptConfig& config) {
+  const int64_t head_dim = config.head_dim;
+  const std::string theta_key = LlamaKeyInGguf(config, "rope.freq_base");
   double theta = 10000.0;
-  LORICA_RETURN_IF_ERROR(file.Read("llama.rope.freq_base", &theta));
+  LORICA_RETURN_IF_ERROR(file.Read(theta_key, &theta));
   if (!(theta > 0)) {
-    return Refuse(file, "llama.rope.freq_base", "it must be positive");
+    return Refuse(file, theta_key, "it must be positive");
   }
-  LORICA_ASSIGN_OR_RETURN(const RopeScaling scaling, ReadScaling(file));
+  LORICA_ASSIGN_OR_RETURN(const RopeScaling scaling, ReadScaling(file, config));
   RopeConfig rope = MakeRope(theta, head_dim, scaling);
   const auto found = file.tensors().find(kRopeDivisors);
   if (found == file.tensors().end()) {
@@ -120,11 +152,7 @@ absl::StatusOr<RopeConfig> ReadRope(const GgufFile& file, int64_t head_dim) {
   return rope;
 }
 
-// A tensor's name in a GGUF, and Hugging Face's.
-struct NamePair {
-  const char* theirs;
-  const char* ours;
-};
+// A tensor's names.
 constexpr NamePair kOuterNames[] = {
     {"token_embd.weight", "model.embed_tokens.weight"},
     {"output_norm.weight", "model.norm.weight"},
@@ -136,21 +164,15 @@ constexpr NamePair kPartNames[] = {
     {"attn_q.weight", "self_attn.q_proj.weight"},
     {"attn_k.weight", "self_attn.k_proj.weight"},
     {"attn_v.weight", "self_attn.v_proj.weight"},
+    {"attn_q.bias", "self_attn.q_proj.bias"},
+    {"attn_k.bias", "self_attn.k_proj.bias"},
+    {"attn_v.bias", "self_attn.v_proj.bias"},
     {"attn_output.weight", "self_attn.o_proj.weight"},
     {"ffn_norm.weight", "post_attention_layernorm.weight"},
     {"ffn_gate.weight", "mlp.gate_proj.weight"},
     {"ffn_up.weight", "mlp.up_proj.weight"},
     {"ffn_down.weight", "mlp.down_proj.weight"},
 };
-
-// The name of the other side of the pair whose `from` side is `name`, or "".
-std::string Translate(absl::Span<const NamePair> pairs, absl::string_view name,
-                      const char* NamePair::*from, const char* NamePair::*to) {
-  for (const NamePair& pair : pairs) {
-    if (name == pair.*from) return pair.*to;
-  }
-  return "";
-}
 
 // A layer's tensor: the layer's number, and the name behind it.
 struct LayerPart {
@@ -187,26 +209,30 @@ std::string HuggingFaceName(absl::string_view name) {
 }  // namespace
 
 absl::StatusOr<GptConfig> LlamaFromGguf(const GgufFile& file) {
-  LORICA_RETURN_IF_ERROR(RefuseOtherModels(file));
   GptConfig config;
-  LORICA_RETURN_IF_ERROR(file.Require("llama.block_count", &config.num_layers));
+  LORICA_RETURN_IF_ERROR(ReadArchitecture(file, &config));
+  LORICA_RETURN_IF_ERROR(RefuseOtherModels(file, config));
+  const auto key = [&](const char* name) {
+    return LlamaKeyInGguf(config, name);
+  };
+  LORICA_RETURN_IF_ERROR(file.Require(key("block_count"), &config.num_layers));
   LORICA_RETURN_IF_ERROR(
-      file.Require("llama.embedding_length", &config.hidden_size));
+      file.Require(key("embedding_length"), &config.hidden_size));
   LORICA_RETURN_IF_ERROR(
-      file.Require("llama.feed_forward_length", &config.intermediate_size));
+      file.Require(key("feed_forward_length"), &config.intermediate_size));
   LORICA_RETURN_IF_ERROR(
-      file.Require("llama.context_length", &config.max_positions));
+      file.Require(key("context_length"), &config.max_positions));
   LORICA_RETURN_IF_ERROR(
-      file.Require("llama.attention.head_count", &config.num_heads));
+      file.Require(key("attention.head_count"), &config.num_heads));
   config.num_kv_heads = config.num_heads;
   LORICA_RETURN_IF_ERROR(
-      file.Read("llama.attention.head_count_kv", &config.num_kv_heads));
+      file.Read(key("attention.head_count_kv"), &config.num_kv_heads));
   double epsilon = 0;
   LORICA_RETURN_IF_ERROR(
-      file.Require("llama.attention.layer_norm_rms_epsilon", &epsilon));
+      file.Require(key("attention.layer_norm_rms_epsilon"), &epsilon));
   config.norm_epsilon = static_cast<float>(epsilon);
   LORICA_ASSIGN_OR_RETURN(config.head_dim, ReadHeadDim(file, config));
-  LORICA_ASSIGN_OR_RETURN(config.rope, ReadRope(file, config.head_dim));
+  LORICA_ASSIGN_OR_RETURN(config.rope, ReadRope(file, config));
   const auto embedding = file.tensors().find("token_embd.weight");
   if (embedding == file.tensors().end() ||
       embedding->second.shape.size() != 2) {
@@ -232,8 +258,9 @@ absl::StatusOr<StoredWeights> LlamaWeightsOfGguf(const GgufFile& file,
     }
     const std::string ours = HuggingFaceName(name);
     if (ours.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          file.path(), ": tensor ", name, " is not part of a Llama model"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(file.path(), ": tensor ", name, " is not part of a ",
+                       ArchitectureInGguf(config), " model"));
     }
     StoredWeight weight{
         .tensor = tensor,
@@ -253,7 +280,18 @@ std::string LlamaNameInGguf(absl::string_view name) {
   return part.empty() ? "" : absl::StrCat("blk.", split->layer, ".", part);
 }
 
+std::string LlamaKeyInGguf(const GptConfig& config, absl::string_view name) {
+  return absl::StrCat(ArchitectureInGguf(config), ".", name);
+}
+
+std::string ArchitectureInGguf(const GptConfig& config) {
+  return Translate(kArchitectures, config.architecture, &NamePair::ours,
+                   &NamePair::theirs);
+}
+
 int64_t InterleavedRowsInGguf(absl::string_view name, const GptConfig& config) {
+  // Of a Qwen 2 the halves stay where they are.
+  if (ArchitectureInGguf(config) != "llama") return 0;
   return absl::EndsWith(name, ".q_proj.weight") ||
                  absl::EndsWith(name, ".k_proj.weight")
              ? config.head_dim

@@ -17,19 +17,31 @@ absl::Status RefuseIfTrue(const JsonFields& fields, absl::string_view name) {
                : absl::OkStatus();
 }
 
-absl::Status RefuseOtherModels(const JsonFields& fields) {
+constexpr char kLlama[] = "LlamaForCausalLM";
+constexpr char kQwen2[] = "Qwen2ForCausalLM";
+
+absl::StatusOr<std::string> ReadArchitecture(const JsonFields& fields) {
   std::vector<std::string> architectures;
   LORICA_RETURN_IF_ERROR(fields.Read("architectures", &architectures));
   std::string type;
   LORICA_RETURN_IF_ERROR(fields.Read("model_type", &type));
-  if (architectures.empty() && type != "llama") {
-    return fields.Refuse("model_type", "only \"llama\" is supported");
+  if (architectures.empty()) {
+    if (type == "llama") return kLlama;
+    if (type == "qwen2") return kQwen2;
+    return fields.Refuse("model_type",
+                         "only \"llama\" and \"qwen2\" are supported");
   }
-  if (!architectures.empty() && architectures[0] != "LlamaForCausalLM") {
-    return absl::InvalidArgumentError(
-        absl::StrCat(fields.place(), ": architectures is [\"", architectures[0],
-                     "\"]; only [\"LlamaForCausalLM\"] is supported"));
+  if (architectures[0] != kLlama && architectures[0] != kQwen2) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        fields.place(), ": architectures is [\"", architectures[0],
+        "\"]; only [\"", kLlama, "\"] and [\"", kQwen2, "\"] are supported"));
   }
+  return architectures[0];
+}
+
+absl::Status RefuseOtherModels(const JsonFields& fields,
+                               const std::string& architecture) {
+  LORICA_RETURN_IF_ERROR(RefuseIfTrue(fields, "use_sliding_window"));
   LORICA_RETURN_IF_ERROR(RefuseIfTrue(fields, "attention_bias"));
   LORICA_RETURN_IF_ERROR(RefuseIfTrue(fields, "mlp_bias"));
   std::string activation = "silu";
@@ -39,6 +51,8 @@ absl::Status RefuseOtherModels(const JsonFields& fields) {
   }
   for (const absl::string_view name :
        {"sliding_window", "quantization_config"}) {
+    // A Qwen 2 names a window that it does not use.
+    if (architecture == kQwen2 && name == "sliding_window") continue;
     if (fields.Has(name)) {
       return fields.Refuse(name, "only null is supported");
     }
@@ -132,8 +146,10 @@ absl::StatusOr<RopeConfig> ReadRope(const JsonFields& fields,
 absl::StatusOr<GptConfig> LlamaFromJson(const Json& json,
                                         const std::string& place) {
   LORICA_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, place));
-  LORICA_RETURN_IF_ERROR(RefuseOtherModels(fields));
   GptConfig config;
+  LORICA_ASSIGN_OR_RETURN(config.architecture, ReadArchitecture(fields));
+  LORICA_RETURN_IF_ERROR(RefuseOtherModels(fields, config.architecture));
+  config.qkv_bias = config.architecture == kQwen2;
   LORICA_RETURN_IF_ERROR(fields.Require("vocab_size", &config.vocab_size));
   LORICA_RETURN_IF_ERROR(fields.Require("hidden_size", &config.hidden_size));
   LORICA_RETURN_IF_ERROR(

@@ -17,7 +17,7 @@ Attention::Attention(Weights weights, const ModelPlan& plan, float norm_epsilon,
               .scale = 1.0f / std::sqrt(static_cast<float>(head_dim))}),
       rope_(rope),
       qkv_(plan.column, weights_.qkv, group),
-      o_(plan.row, {weights_.o}, group) {}
+      o_(plan.row, weights_.o, group) {}
 
 namespace {
 

@@ -33,7 +33,7 @@ struct AttentionAdapters {
   bool present() const { return qkv.present() || o.present(); }
 };
 
-// h = norm(x);  q, k, v = W_q h, W_k h, W_v h;  q, k rotated;
+// h = norm(x);  q, k, v = W_q h, W_k h, W_v h, plus biases;  q, k rotated;
 // delta = W_o softmax(q k' / sqrt(D)) v
 class Attention {
  public:
@@ -50,8 +50,8 @@ class Attention {
 
   struct Weights {
     Tensor norm;  // [H] F32
-    std::vector<Tensor> qkv;
-    Tensor o;
+    FrozenLinear qkv;
+    FrozenLinear o;
   };
 
   Attention(Weights weights, const ModelPlan& plan, float norm_epsilon,

@@ -34,15 +34,18 @@ Tensor AdapterInput(const Tensor& x, const LinearAdapter& adapter,
 
 }  // namespace
 
-LoraLinear::LoraLinear(const LinearPlan& plan, std::vector<Tensor> weights,
+LoraLinear::LoraLinear(const LinearPlan& plan, FrozenLinear frozen,
                        Communicator* group)
-    : plan_(plan), weights_(std::move(weights)), group_(group) {}
+    : plan_(plan), frozen_(std::move(frozen)), group_(group) {
+  CHECK(frozen_.biases.empty() || !NeedsCollective(plan_.output, *group_));
+}
 
 std::vector<ops::LinearPart> LoraLinear::Parts(
     const LinearAdapter& adapter) const {
   std::vector<ops::LinearPart> parts;
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    parts.push_back({.weight = weights_[i]});
+  for (size_t i = 0; i < frozen_.weights.size(); ++i) {
+    parts.push_back({.weight = frozen_.weights[i]});
+    if (!frozen_.biases.empty()) parts.back().bias = frozen_.biases[i];
     if (!adapter.present()) continue;
     const LinearAdapter::Part& part = adapter.parts[i];
     parts.back().b = part.b;

@@ -41,11 +41,17 @@ struct LinearAdapter {
   bool present() const { return a.present(); }
 };
 
+// Frozen parts that share an input.
+struct FrozenLinear {
+  std::vector<Tensor> weights;  // [O_p, I]
+  std::vector<Tensor> biases;   // [O_p] of each part, or empty.
+};
+
 // Whether Forward keeps the input for Backward or the caller will present it
 // again, recomputed.
 enum class KeepInput : uint8_t { kYes, kNo };
 
-// y_p = x W_p' + scale_p (x A_p') B_p' for each part p.
+// y_p = x W_p' + bias_p + scale_p (x A_p') B_p' for each part p.
 //
 //   x [T, I]   W_p [O_p, I]   A_p [R_p, I]   B_p [O_p, R_p]   y_p [T, O_p]
 //
@@ -58,9 +64,9 @@ class LoraLinear {
     Tensor xa;  // [T, S]
   };
 
-  // Weights [O_p, I]. `group` must outlive the layer.
-  LoraLinear(const LinearPlan& plan, std::vector<Tensor> weights,
-             Communicator* group);
+  // Only outputs that the plan does not sum over ranks may have biases. `group`
+  // must outlive the layer.
+  LoraLinear(const LinearPlan& plan, FrozenLinear frozen, Communicator* group);
 
   // Columns of room beside x, and beside the last dy, in which xa and dxa are
   // best put: that of a border's adapter, where the rows need not travel.
@@ -82,7 +88,7 @@ class LoraLinear {
   std::vector<ops::LinearPart> Parts(const LinearAdapter& adapter) const;
 
   LinearPlan plan_;
-  std::vector<Tensor> weights_;
+  FrozenLinear frozen_;
   Communicator* group_;
 };
 

@@ -11,8 +11,8 @@ Mlp::Mlp(Weights weights, const ModelPlan& plan, float norm_epsilon,
          Communicator* group)
     : weights_(std::move(weights)),
       norm_epsilon_(norm_epsilon),
-      gate_up_(plan.column, {weights_.gate, weights_.up}, group),
-      down_(plan.row, {weights_.down}, group) {}
+      gate_up_(plan.column, weights_.gate_up, group),
+      down_(plan.row, weights_.down, group) {}
 
 Mlp::Saved Mlp::GateUp(const Stream& in, const MlpAdapters& adapters,
                        const Pass& pass, KeepInput keep) const {

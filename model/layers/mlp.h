@@ -29,9 +29,8 @@ class Mlp {
 
   struct Weights {
     Tensor norm;  // [H] F32
-    Tensor gate;
-    Tensor up;
-    Tensor down;
+    FrozenLinear gate_up;
+    FrozenLinear down;
   };
 
   Mlp(Weights weights, const ModelPlan& plan, float norm_epsilon,

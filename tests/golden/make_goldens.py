@@ -1,4 +1,4 @@
-"""Writes the tiny Llama models of this folder and what they must compute.
+"""Writes the tiny Llama and Qwen 2 models of this folder and what they must compute.
 
 transformers and PEFT hold the models; every expected number is computed in
 double precision and rounded to f32 once, so it carries no rounding noise of its
@@ -16,9 +16,10 @@ import shutil
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama import modeling_llama
+from transformers.models.qwen2 import modeling_qwen2
 
 HERE = pathlib.Path(__file__).parent
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -31,7 +32,7 @@ TRAIN = {"steps": 20, "micro_batches_per_step": 2, "learning_rate": 1e-2, "betas
 NO_TARGET = -100
 
 # `style` is the config.json to write: v4 keeps rope_theta and rope_scaling at
-# the top level, v5 puts them into rope_parameters.
+# the top level, v5 puts them into rope_parameters. `family`: Llama unless said.
 MODELS = {
     "heads_5_5_untied": {
         "style": "v4", "shards": 1,
@@ -53,6 +54,13 @@ MODELS = {
                    "rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0,
                                        "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                                        "original_max_position_embeddings": 64}}},
+    "heads_6_2_biased_qwen2": {
+        "style": "v4", "shards": 1, "family": (Qwen2Config, Qwen2ForCausalLM),
+        "config": {"vocab_size": 113, "hidden_size": 36, "intermediate_size": 59, "num_hidden_layers": 2,
+                   "num_attention_heads": 6, "num_key_value_heads": 2,
+                   "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "max_position_embeddings": 64,
+                   "use_sliding_window": False, "sliding_window": None, "max_window_layers": 2,
+                   "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}},
 }
 
 ROPES = [
@@ -82,17 +90,22 @@ def double_precision():
         angles = torch.cat((angles, angles), dim=-1)
         return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
 
-    kept = modeling_llama.LlamaRMSNorm.forward, modeling_llama.LlamaRotaryEmbedding.forward
-    modeling_llama.LlamaRMSNorm.forward, modeling_llama.LlamaRotaryEmbedding.forward = norm, rotary
+    classes = {modeling_llama.LlamaRMSNorm: norm, modeling_llama.LlamaRotaryEmbedding: rotary,
+               modeling_qwen2.Qwen2RMSNorm: norm, modeling_qwen2.Qwen2RotaryEmbedding: rotary}
+    kept = {changed: changed.forward for changed in classes}
+    for changed, forward in classes.items():
+        changed.forward = forward
     yield
-    modeling_llama.LlamaRMSNorm.forward, modeling_llama.LlamaRotaryEmbedding.forward = kept
+    for changed, forward in kept.items():
+        changed.forward = forward
 
 
 def write_model(folder, spec):
-    """Writes a Hugging Face directory with random weights, norms included."""
-    config = LlamaConfig(bos_token_id=0, eos_token_id=1, pad_token_id=None, attn_implementation="sdpa",
+    """Writes a Hugging Face directory with random weights, norms and biases included."""
+    make_config, make = spec.get("family", (LlamaConfig, LlamaForCausalLM))
+    config = make_config(bos_token_id=0, eos_token_id=1, pad_token_id=None, attn_implementation="sdpa",
                          **spec["config"])
-    model = LlamaForCausalLM(config)
+    model = make(config)
     for name, value in model.named_parameters():
         std = 0.5 if "embed" in name else value.shape[-1] ** -0.5
         value.data = 1 + 0.2 * torch.randn_like(value) if "norm" in name else std * torch.randn_like(value)
@@ -116,14 +129,14 @@ def write_v4_config(path):
     config["transformers_version"] = "4.40.0"
     if config["num_key_value_heads"] == config["num_attention_heads"]:
         del config["num_key_value_heads"]
-    if config["head_dim"] * config["num_attention_heads"] == config["hidden_size"]:
+    if config.get("head_dim", 0) * config["num_attention_heads"] == config["hidden_size"]:
         del config["head_dim"]
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def write_adapter(folder, base, options):
     """Writes a PEFT directory: A as PEFT draws it, B random, so no gradient is zero."""
-    model = get_peft_model(LlamaForCausalLM.from_pretrained(base),
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base),
                            LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **options))
     for name, value in model.named_parameters():
         if "lora_B" in name:
@@ -215,7 +228,7 @@ def count_targets(records):
 
 
 def load(folder, dtype, adapter=None):
-    model = LlamaForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, folder / f"adapter_{adapter}", is_trainable=True)
     return model.to(dtype)

@@ -32,6 +32,7 @@ struct Case {
   bool own_attention = false;  // Or a library's.
   Recompute recompute = Recompute::kCheap;
   int32_t missing_rows = 0;
+  bool biased = false;  // q, k and v.
 };
 
 // Of a layer that has others above and below.
@@ -89,7 +90,8 @@ void WithModel(const Case& c, int64_t layers, const Body& body) {
     ASSERT_TRUE(session.ok()) << session.status();
     Device* device = (*session)->device();
     Communicator& group = (*session)->mesh().tensor();
-    const GptConfig config = ModelOf(layers);
+    GptConfig config = ModelOf(layers);
+    config.qkv_bias = c.biased;
     const auto split = SplitModel(config, group.size());
     ASSERT_TRUE(split.ok()) << split.status();
     const auto modules =
@@ -210,6 +212,10 @@ TEST(CudaLaunchesTest, AreNoMoreWhereRowsAreMissing) {
 // More than a CPU's pass has, and its head takes at a time.
 TEST(CudaLaunchesTest, AreNoMoreForMoreTokens) {
   EXPECT_EQ(CountLosses(40), CountLosses(2));
+}
+
+TEST(CudaLaunchesTest, ABiasTakesNone) {
+  EXPECT_EQ(CountPass({.biased = true}, 2), CountPass({}, 2));
 }
 
 TEST(CudaLaunchesTest, OfALayerAreNoMoreInAGraph) {

@@ -90,6 +90,17 @@ std::vector<Case> Cases() {
 INSTANTIATE_TEST_SUITE_P(Meshes, CudaTrainerTest, testing::ValuesIn(Cases()),
                          testing::PrintToStringParamName());
 
+// Their place is between the frozen product and the adapter's border.
+TEST(CudaTrainerTest, BiasesAreAddedOnce) {
+  const GoldenModel model = {.folder = "heads_6_2_biased_qwen2"};
+  const RunConfig config = GoldenRun({.tensor = 3}, DType::kF32);
+  const Curve cpu = TrainGoldenOnCpu(config, model);
+  cuda_fakes::Reset({.policy = Policy::kLazyRandom, .seed = 7});
+  const Curve gpu = TrainGolden(OpenFakeGpu, config, model);
+  EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
+  EXPECT_LT(Distance(gpu, cpu), kCurveBound);
+}
+
 // BF16 rounds differently on the two devices. Where every step is off by one
 // rounding of the loss, in either direction, ten of them lead sqrt(10) away.
 TEST(CudaTrainerBf16Test, StaysAsNearToF32AsRoundingLets) {

@@ -165,8 +165,9 @@ TEST_F(PeftAdapterTest, ErrorsNameTheTensor) {
 }
 
 TEST(PeftGoldenTest, GoldenAdaptersFitTheirModels) {
-  for (const char* model : {"heads_5_5_untied", "heads_9_3_tied_sharded",
-                            "heads_4_2_rope_llama3"}) {
+  for (const char* model :
+       {"heads_5_5_untied", "heads_9_3_tied_sharded", "heads_4_2_rope_llama3",
+        "heads_6_2_biased_qwen2"}) {
     const std::string folder = absl::StrCat("tests/golden/", model);
     const auto source = WeightSource::Open(folder + "/model");
     ASSERT_TRUE(source.ok()) << source.status();

@@ -47,11 +47,11 @@ class WeightSourceTest : public ::testing::Test {
  protected:
   // Every rank's slice of every weight, in both types, against the values the
   // model was made of.
-  void ExpectEverySlice(const std::string& path) {
+  static void ExpectEverySlice(const TinyLlama& tiny, const std::string& path) {
     const auto source = WeightSource::Open(path);
     ASSERT_TRUE(source.ok()) << source.status();
     const auto device = TestDevice();
-    const auto weights = tiny_.Weights();
+    const auto weights = tiny.Weights();
     for (const int ranks : {1, 3}) {
       const auto split = SplitModel(source->config(), ranks);
       ASSERT_TRUE(split.ok()) << split.status();
@@ -79,23 +79,28 @@ class WeightSourceTest : public ::testing::Test {
   }
 
   const TinyLlama tiny_;
+  const TinyLlama qwen2_ = {.qwen2 = true};
   TempDirectory dir_;
 };
 
 TEST_F(WeightSourceTest, SlicesOfADirectoryAreTheWeights) {
   for (const StoredType type : {StoredType::kF32, StoredType::kBF16}) {
-    tiny_.WriteDirectory(dir_.path(), type);
-    ExpectEverySlice(dir_.path());
+    for (const TinyLlama& tiny : {tiny_, qwen2_}) {
+      tiny.WriteDirectory(dir_.path(), type);
+      ExpectEverySlice(tiny, dir_.path());
+    }
   }
 }
 
 TEST_F(WeightSourceTest, SlicesOfAGgufAreInHuggingFacesOrder) {
   for (const StoredType type : {StoredType::kF32, StoredType::kBF16}) {
-    GgufBuilder builder;
-    tiny_.AddGgufValues(&builder);
-    tiny_.AddGgufWeights(type, &builder);
-    WriteBytes(dir_ / "m.gguf", builder.Build());
-    ExpectEverySlice(dir_ / "m.gguf");
+    for (const TinyLlama& tiny : {tiny_, qwen2_}) {
+      GgufBuilder builder;
+      tiny.AddGgufValues(&builder);
+      tiny.AddGgufWeights(type, &builder);
+      WriteBytes(dir_ / "m.gguf", builder.Build());
+      ExpectEverySlice(tiny, dir_ / "m.gguf");
+    }
   }
 }
 
@@ -141,7 +146,7 @@ TEST_F(WeightSourceTest, MisalignedWeightsAreCopied) {
   ++length;
   std::memcpy(bytes.data(), &length, sizeof(length));
   WriteBytes(dir_ / "model.safetensors", bytes);
-  ExpectEverySlice(dir_.path());
+  ExpectEverySlice(tiny_, dir_.path());
 }
 
 TEST_F(WeightSourceTest, ErrorsNameTensorFileAndShapes) {
@@ -254,8 +259,9 @@ TEST(WeightSourceGoldenTest, DecodesTheTinyGguf) {
 }
 
 TEST(WeightSourceGoldenTest, OpensEveryGoldenModel) {
-  for (const char* name : {"heads_5_5_untied", "heads_9_3_tied_sharded",
-                           "heads_4_2_rope_llama3", "tiny_text"}) {
+  for (const char* name :
+       {"heads_5_5_untied", "heads_9_3_tied_sharded", "heads_4_2_rope_llama3",
+        "heads_6_2_biased_qwen2", "tiny_text"}) {
     const auto source =
         WeightSource::Open(absl::StrCat("tests/golden/", name, "/model"));
     EXPECT_TRUE(source.ok()) << source.status();

@@ -1,4 +1,5 @@
-// A tiny Llama on disk, as a Hugging Face directory and as a GGUF file.
+// A tiny Llama or Qwen 2 on disk, as a Hugging Face directory and as a GGUF
+// file.
 #ifndef LORICA_TESTS_SUPPORT_TINY_LLAMA_H_
 #define LORICA_TESTS_SUPPORT_TINY_LLAMA_H_
 
@@ -30,6 +31,7 @@ struct TinyLlama {
   int64_t head_dim = 8;
   int64_t mlp = 40;
   bool tied = false;
+  bool qwen2 = false;
 
   struct Weight {
     std::vector<int64_t> shape;
@@ -58,6 +60,11 @@ struct TinyLlama {
       add(layer + "self_attn.q_proj.weight", {heads * head_dim, hidden});
       add(layer + "self_attn.k_proj.weight", {kv_heads * head_dim, hidden});
       add(layer + "self_attn.v_proj.weight", {kv_heads * head_dim, hidden});
+      if (qwen2) {
+        add(layer + "self_attn.q_proj.bias", {heads * head_dim});
+        add(layer + "self_attn.k_proj.bias", {kv_heads * head_dim});
+        add(layer + "self_attn.v_proj.bias", {kv_heads * head_dim});
+      }
       add(layer + "self_attn.o_proj.weight", {hidden, heads * head_dim});
       add(layer + "post_attention_layernorm.weight", {hidden});
       add(layer + "mlp.gate_proj.weight", {mlp, hidden});
@@ -68,17 +75,18 @@ struct TinyLlama {
   }
 
   Json Config() const {
-    return {{"architectures", {"LlamaForCausalLM"}},
-            {"vocab_size", vocab},
-            {"hidden_size", hidden},
-            {"num_hidden_layers", layers},
-            {"num_attention_heads", heads},
-            {"num_key_value_heads", kv_heads},
-            {"head_dim", head_dim},
-            {"intermediate_size", mlp},
-            {"max_position_embeddings", 128},
-            {"rms_norm_eps", 1e-5},
-            {"tie_word_embeddings", tied}};
+    return {
+        {"architectures", {qwen2 ? "Qwen2ForCausalLM" : "LlamaForCausalLM"}},
+        {"vocab_size", vocab},
+        {"hidden_size", hidden},
+        {"num_hidden_layers", layers},
+        {"num_attention_heads", heads},
+        {"num_key_value_heads", kv_heads},
+        {"head_dim", head_dim},
+        {"intermediate_size", mlp},
+        {"max_position_embeddings", 128},
+        {"rms_norm_eps", 1e-5},
+        {"tie_word_embeddings", tied}};
   }
 
   static std::string BytesAs(StoredType type,
@@ -109,10 +117,12 @@ struct TinyLlama {
   }
 
   void AddGgufValues(GgufBuilder* builder) const {
+    const std::string architecture = qwen2 ? "qwen2" : "llama";
     const auto size = [&](const char* key, int64_t value) {
-      builder->U32(absl::StrCat("llama.", key), static_cast<uint32_t>(value));
+      builder->U32(absl::StrCat(architecture, ".", key),
+                   static_cast<uint32_t>(value));
     };
-    builder->String("general.architecture", "llama");
+    builder->String("general.architecture", architecture);
     size("block_count", layers);
     size("embedding_length", hidden);
     size("feed_forward_length", mlp);
@@ -122,14 +132,15 @@ struct TinyLlama {
     size("attention.key_length", head_dim);
     size("attention.value_length", head_dim);
     size("rope.dimension_count", head_dim);
-    builder->F32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    builder->F32(architecture + ".attention.layer_norm_rms_epsilon", 1e-5f);
   }
 
-  // kF32 or kBF16, with the rows of q and k interleaved as converters do.
+  // kF32 or kBF16, with the rows of a Llama's q and k interleaved as converters
+  // do.
   void AddGgufWeights(StoredType type, GgufBuilder* builder) const {
     for (const auto& [name, weight] : Weights()) {
-      const bool rope = absl::StrContains(name, ".q_proj.") ||
-                        absl::StrContains(name, ".k_proj.");
+      const bool rope = !qwen2 && (absl::StrContains(name, ".q_proj.") ||
+                                   absl::StrContains(name, ".k_proj."));
       builder->Tensor(
           GgufName(name), type, weight.shape,
           BytesAs(type, rope ? Interleaved(weight) : weight.values));

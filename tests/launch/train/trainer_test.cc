@@ -68,8 +68,9 @@ TEST_P(TrainerCurveTest, TwentyStepsFollowPeft) {
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const char* adapter : {"qv", "all"}) {
-    for (const char* folder : {"heads_5_5_untied", "heads_9_3_tied_sharded",
-                               "heads_4_2_rope_llama3"}) {
+    for (const char* folder :
+         {"heads_5_5_untied", "heads_9_3_tied_sharded", "heads_4_2_rope_llama3",
+          "heads_6_2_biased_qwen2"}) {
       cases.push_back({folder, adapter, {.data = 1, .tensor = 1}});
       cases.push_back({folder, adapter, {.data = 2, .tensor = 2}});
     }

@@ -33,6 +33,23 @@ TEST(LlamaJsonTest, ReadsEveryField) {
   EXPECT_EQ(config->rope.inv_freq, MakeRope(10000.0, 8, {}).inv_freq);
 }
 
+TEST(LlamaJsonTest, AQwen2IsALlamaWithBiases) {
+  Json json = TinyLlama{.qwen2 = true}.Config();
+  // As its files have them.
+  json["use_sliding_window"] = false;
+  json["sliding_window"] = 32768;
+  const auto config = LlamaFromJson(json, "config.json");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->architecture, "Qwen2ForCausalLM");
+  EXPECT_TRUE(config->qkv_bias);
+  const auto llama = LlamaFromJson(TinyLlama().Config(), "config.json");
+  ASSERT_TRUE(llama.ok()) << llama.status();
+  EXPECT_FALSE(llama->qkv_bias);
+  json["use_sliding_window"] = true;
+  EXPECT_THAT(LlamaFromJson(json, "config.json").status().message(),
+              HasSubstr("use_sliding_window is true"));
+}
+
 TEST(LlamaJsonTest, NullAndAbsentFieldsMeanWhatTransformersMakesOfThem) {
   Json json = TinyLlama{.hidden = 24}.Config();
   json["head_dim"] = nullptr;
@@ -142,8 +159,8 @@ class LlamaGgufTest : public ::testing::Test {
 };
 
 TEST_F(LlamaGgufTest, EqualsTheConfigOfTheDirectory) {
-  for (const bool tied : {false, true}) {
-    const TinyLlama tiny{.tied = tied};
+  for (const TinyLlama& tiny :
+       {TinyLlama{}, TinyLlama{.tied = true}, TinyLlama{.qwen2 = true}}) {
     GgufBuilder builder;
     tiny.AddGgufValues(&builder);
     tiny.AddGgufWeights(StoredType::kF32, &builder);
@@ -163,6 +180,8 @@ TEST_F(LlamaGgufTest, EqualsTheConfigOfTheDirectory) {
     EXPECT_EQ(gguf->max_positions, json->max_positions);
     EXPECT_EQ(gguf->norm_epsilon, json->norm_epsilon);
     EXPECT_EQ(gguf->tied_head, json->tied_head);
+    EXPECT_EQ(gguf->architecture, json->architecture);
+    EXPECT_EQ(gguf->qkv_bias, json->qkv_bias);
     EXPECT_EQ(gguf->rope.inv_freq, json->rope.inv_freq);
   }
 }
@@ -232,8 +251,8 @@ GgufRefusal Also(const char* name, std::function<void(GgufBuilder*)> add,
 const GgufRefusal kGgufRefusals[] = {
     {"NoValues", [](GgufBuilder*) {}, "general.architecture is missing"},
     {"Architecture",
-     [](GgufBuilder* b) { b->String("general.architecture", "qwen2"); },
-     "general.architecture is \"qwen2\""},
+     [](GgufBuilder* b) { b->String("general.architecture", "gpt2"); },
+     "general.architecture is \"gpt2\""},
     {"OddHead",
      [](GgufBuilder* b) { TinyLlama{.head_dim = 7}.AddGgufValues(b); },
      "head_dim is 7"},
@@ -260,9 +279,9 @@ const GgufRefusal kGgufRefusals[] = {
     Also(
         "UnknownTensor",
         [](GgufBuilder* b) {
-          b->Tensor("blk.0.attn_q.bias", StoredType::kF32, {1}, "0123");
+          b->Tensor("blk.0.attn_q_norm.weight", StoredType::kF32, {1}, "0123");
         },
-        "tensor blk.0.attn_q.bias is not part"),
+        "tensor blk.0.attn_q_norm.weight is not part"),
 };
 
 INSTANTIATE_TEST_SUITE_P(All, LlamaGgufRefusalTest,

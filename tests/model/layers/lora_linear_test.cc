@@ -64,7 +64,8 @@ size_t BytesKept(KeepInput keep) {
     LinearAdapter adapter = Bordered();
     adapter.a = zeros({kRanks, kInputs});
     adapter.parts = {{.b = zeros({kOutputs, kRanks})}};
-    const LoraLinear layer(kTensorParallel.column, {zeros({kOutputs, kInputs})},
+    const LoraLinear layer(kTensorParallel.column,
+                           {.weights = {zeros({kOutputs, kInputs})}},
                            group.get());
     const size_t before = device->allocator().bytes_in_use();
     LoraLinear::Saved saved;
