@@ -289,13 +289,20 @@ ArrayView<Segment> ArrayOf(const std::vector<Segment>& segments) {
   return {segments.data(), std::ssize(segments)};
 }
 
-// More than the arguments of a kernel hold.
+// More than the arguments of a kernel hold, and in the end more than the
+// library takes at a time.
 TEST(RecordedAttentionTest, OfManyRecordsComputesThoseOfTheReplay) {
   const std::vector<Segment> one = ManyRecords(65, false);
   const std::vector<Segment> other = ManyRecords(66, true);
-  for (const auto kernels :
-       {AttentionKernels::kOwn, AttentionKernels::kCudnn}) {
-    cuda_fakes::Reset({.sdpa_workspace_bytes = kWorkspaceBytes});
+  const struct {
+    AttentionKernels kernels;
+    size_t slot_bytes;
+    int64_t calls;
+  } cases[] = {{AttentionKernels::kOwn, kWorkspaceBytes, 0},
+               {AttentionKernels::kCudnn, kWorkspaceBytes, 6},
+               {AttentionKernels::kCudnn, size_t{600} << 10, 12}};
+  for (const auto& [kernels, slot_bytes, calls] : cases) {
+    cuda_fakes::Reset({.sdpa_workspace_bytes = slot_bytes});
     const std::unique_ptr<Device> device = OpenFakeGpu();
     AttentionOf(*device).Choose(kernels);
     const Rows rows(device.get());
@@ -319,6 +326,7 @@ TEST(RecordedAttentionTest, OfManyRecordsComputesThoseOfTheReplay) {
     }
     recording->Replay(0, ArrayOf(other));
     EXPECT_EQ(computed.Values(), expected);
+    EXPECT_EQ(AttentionOf(*device).calls(), calls);
     EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
   }
 }
