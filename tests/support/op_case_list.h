@@ -16,7 +16,8 @@ using OpCaseList = std::vector<OpCase>;
 void AddElementwiseCases(OpCaseList* list);
 void AddProductCases(OpCaseList* list);
 void AddLoraCases(OpCaseList* list);
-void AddLayerCases(OpCaseList* list);  // Norms, rope, SwiGLU, AdamW.
+void AddNormCases(OpCaseList* list);
+void AddLayerCases(OpCaseList* list);  // Rope, SwiGLU, AdamW.
 void AddAttentionCases(OpCaseList* list);
 void AddRowCases(OpCaseList* list);  // Gather, scatter, dropout.
 void AddHeadCases(OpCaseList* list);

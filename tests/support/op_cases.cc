@@ -33,6 +33,7 @@ std::vector<OpCase> OpCases() {
   AddElementwiseCases(&list);
   AddProductCases(&list);
   AddLoraCases(&list);
+  AddNormCases(&list);
   AddLayerCases(&list);
   AddAttentionCases(&list);
   AddRowCases(&list);
