@@ -137,6 +137,35 @@ struct RmsNormBackwardArgs {
   Update update = Update::kAdd;
 };
 
+// sum = x + delta (where delta is present), y = (sum - mean) * rstd * weight +
+// bias with rstd = 1 / sqrt(mean((sum - mean)^2) + epsilon), row by row. The
+// squares are those of differences from the mean: a mean far above the
+// deviation costs rstd the digits that sum itself has lost to it, no more. Ba,
+// Kiros and Hinton 2016.
+struct LayerNormArgs {
+  View x;       // [T, H]
+  View delta;   // [T, H], or absent: then sum is x and not written.
+  View weight;  // [H] F32.
+  View bias;    // [H] F32.
+  View sum;     // [T, H] result; may be x itself.
+  View y;       // [T, H] result.
+  View mean;    // [T] F32 result.
+  View rstd;    // [T] F32 result.
+  float epsilon = 1e-5f;
+};
+
+// Adds the norm's input gradient to dx, or assigns it. Weight and bias are
+// frozen and have no gradient.
+struct LayerNormBackwardArgs {
+  View dy;      // [T, H] of the compute type or F32.
+  View x;       // [T, H] the normalized sum.
+  View weight;  // [H] F32.
+  View mean;    // [T] F32.
+  View rstd;    // [T] F32.
+  View dx;      // [T, H]
+  Update update = Update::kAdd;
+};
+
 enum class Direction : uint8_t { kForward, kBackward };
 
 // Rotates each head of x in place: element j of the first half of a head pairs
@@ -367,6 +396,8 @@ struct Backend {
   Entry<void(Queue*, const LoraBackwardArgs&)> lora_backward;
   Entry<void(Queue*, const RmsNormArgs&)> rms_norm;
   Entry<void(Queue*, const RmsNormBackwardArgs&)> rms_norm_backward;
+  Entry<void(Queue*, const LayerNormArgs&)> layer_norm;
+  Entry<void(Queue*, const LayerNormBackwardArgs&)> layer_norm_backward;
   Entry<void(Queue*, const RopeArgs&)> rope;
   Entry<void(Queue*, const SwigluArgs&)> swiglu;
   Entry<void(Queue*, const SwigluBackwardArgs&)> swiglu_backward;

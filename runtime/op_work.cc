@@ -96,6 +96,19 @@ Work WorkOf(const RmsNormBackwardArgs& args) {
                             adds ? args.dx : View{}})};
 }
 
+Work WorkOf(const LayerNormArgs& args) {
+  const bool sums = args.delta.present();
+  return {.bytes = BytesOf({args.x, args.delta, args.weight, args.bias,
+                            sums ? args.sum : View{}, args.y, args.mean,
+                            args.rstd})};
+}
+
+Work WorkOf(const LayerNormBackwardArgs& args) {
+  const bool adds = args.update == Update::kAdd;
+  return {.bytes = BytesOf({args.dy, args.x, args.weight, args.mean, args.rstd,
+                            args.dx, adds ? args.dx : View{}})};
+}
+
 Work WorkOf(const RopeArgs& args) { return {.bytes = 2 * BytesOf(args.x)}; }
 
 Work WorkOf(const SwigluArgs& args) {

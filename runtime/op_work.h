@@ -17,6 +17,8 @@ Work WorkOf(const LoraForwardArgs& args);
 Work WorkOf(const LoraBackwardArgs& args);
 Work WorkOf(const RmsNormArgs& args);
 Work WorkOf(const RmsNormBackwardArgs& args);
+Work WorkOf(const LayerNormArgs& args);
+Work WorkOf(const LayerNormBackwardArgs& args);
 Work WorkOf(const RopeArgs& args);
 Work WorkOf(const SwigluArgs& args);
 Work WorkOf(const SwigluBackwardArgs& args);

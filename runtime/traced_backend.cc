@@ -62,6 +62,8 @@ Backend TableOver(const Backend& inner) {
       LORICA_TRACED(lora_backward),
       LORICA_TRACED(rms_norm),
       LORICA_TRACED(rms_norm_backward),
+      LORICA_TRACED(layer_norm),
+      LORICA_TRACED(layer_norm_backward),
       LORICA_TRACED(rope),
       LORICA_TRACED(swiglu),
       LORICA_TRACED(swiglu_backward),

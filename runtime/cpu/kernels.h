@@ -26,6 +26,8 @@ void LoraBackward(Queue* queue, const LoraBackwardArgs& args);
 // norm.cc, rope.cc, swiglu.cc
 void RmsNorm(Queue* queue, const RmsNormArgs& args);
 void RmsNormBackward(Queue* queue, const RmsNormBackwardArgs& args);
+void LayerNorm(Queue* queue, const LayerNormArgs& args);
+void LayerNormBackward(Queue* queue, const LayerNormBackwardArgs& args);
 void Rope(Queue* queue, const RopeArgs& args);
 void Swiglu(Queue* queue, const SwigluArgs& args);
 void SwigluBackward(Queue* queue, const SwigluBackwardArgs& args);

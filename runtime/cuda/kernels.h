@@ -36,6 +36,8 @@ void ThinMatmul(Queue* queue, const MatmulArgs& args);
 inline constexpr int64_t kMaxNormCols = 16384;
 void RmsNorm(Queue* queue, const RmsNormArgs& args);
 void RmsNormBackward(Queue* queue, const RmsNormBackwardArgs& args);
+void LayerNorm(Queue* queue, const LayerNormArgs& args);
+void LayerNormBackward(Queue* queue, const LayerNormBackwardArgs& args);
 void Rope(Queue* queue, const RopeArgs& args);
 void Swiglu(Queue* queue, const SwigluArgs& args);
 void SwigluBackward(Queue* queue, const SwigluBackwardArgs& args);

@@ -34,8 +34,8 @@ __device__ __forceinline__ T WarpReduce(T value, Op op) {
 }
 
 // Every thread of a block of whole warps calls it, once in a kernel for each
-// type and operation, as no barrier follows the last reads.
-template <typename T, typename Op>
+// type, operation and kCall, as no barrier follows the last reads.
+template <int kCall = 0, typename T, typename Op>
 __device__ __forceinline__ T BlockReduce(T value, Op op) {
   __shared__ T of_warp[kWarp];
   value = WarpReduce(value, op);

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -127,6 +128,215 @@ OpCase RmsNormBackwardCase(const NormCase& c, DType dy_type) {
       .expect = expect};
 }
 
+// How rounding spreads in a row of a LayerNorm, to first order. A unit of the
+// elements moves an element's difference from the mean by its own magnitude and
+// that of the mean, and rstd as far as the root mean square exceeds the
+// deviation: sum of d_i delta_i over n is at most deviation times root mean
+// square, and the mean's own share of it is zero, as the d_i sum to zero.
+struct RowErrors {
+  double mean;       // Of |x|.
+  double deviation;  // Of rstd, relative.
+};
+
+RowErrors ErrorsOf(const HostMatrix& x, int64_t row, double rstd) {
+  const double n = static_cast<double>(x.cols);
+  RowErrors errors = {0.0, 0.0};
+  for (int64_t c = 0; c < x.cols; ++c) {
+    errors.mean += std::abs(x(row, c)) / n;
+    errors.deviation += x(row, c) * x(row, c) / n;
+  }
+  errors.deviation = 1.0 + std::sqrt(errors.deviation) * rstd;
+  return errors;
+}
+
+// The magnitudes that errors of LayerNorm's results are proportional to.
+struct LayerNormTerms {
+  HostMatrix y, mean, rstd;
+};
+
+LayerNormTerms TermsOf(const HostMatrix& x, const HostMatrix& weight,
+                       const HostMatrix& bias) {
+  LayerNormTerms terms = {HostMatrix(x.rows, x.cols), HostMatrix(1, x.rows),
+                          HostMatrix(1, x.rows)};
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const auto [mean, rstd] = reference::Moments(x, r, kEpsilon);
+    const RowErrors errors = ErrorsOf(x, r, rstd);
+    terms.mean(0, r) = errors.mean;
+    terms.rstd(0, r) = rstd * errors.deviation;
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const double difference = std::abs(x(r, c)) + errors.mean +
+                                std::abs(x(r, c) - mean) * errors.deviation;
+      terms.y(r, c) =
+          rstd * difference * std::abs(weight(0, c)) + std::abs(bias(0, c));
+    }
+  }
+  return terms;
+}
+
+// The same of dx, to first order in the errors of the normalized x, each at
+// most rstd (|x| + |mean|).
+HostMatrix BackwardTermsOf(const HostMatrix& dy, const HostMatrix& x,
+                           const HostMatrix& weight) {
+  const double n = static_cast<double>(x.cols);
+  HostMatrix terms(x.rows, x.cols);
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const auto moments = reference::Moments(x, r, kEpsilon);
+    const auto g = [&](int64_t c) { return std::abs(dy(r, c) * weight(0, c)); };
+    const auto value = [&](int64_t c) {
+      return std::abs(x(r, c) - moments.mean) * moments.rstd;
+    };
+    const auto error = [&](int64_t c) {
+      return (std::abs(x(r, c)) + std::abs(moments.mean)) * moments.rstd;
+    };
+    double mean_g = 0.0, mean_dot = 0.0, mean_dot_error = 0.0;
+    for (int64_t c = 0; c < x.cols; ++c) {
+      mean_g += g(c) / n;
+      mean_dot += g(c) * value(c) / n;
+      mean_dot_error += g(c) * error(c) / n;
+    }
+    for (int64_t c = 0; c < x.cols; ++c) {
+      terms(r, c) =
+          moments.rstd * (g(c) + mean_g + (value(c) + error(c)) * mean_dot +
+                          value(c) * mean_dot_error);
+    }
+  }
+  return terms;
+}
+
+// Elements of x around `offset`.
+HostMatrix RandomAround(double offset, const NormCase& c) {
+  HostMatrix x = RandomMatrix("x", c.rows, c.cols, DType::kF32);
+  return RoundTo(c.dtype, reference::Map(std::move(x), [=](double value) {
+                   return offset + value;
+                 }));
+}
+
+std::string NameOf(const NormCase& c, double offset) {
+  return NameOf(c) +
+         (offset == 0 ? ""
+                      : "Around" + std::to_string(static_cast<int>(offset)));
+}
+
+OpCase LayerNormCase(const NormCase& c, double offset) {
+  const HostMatrix x = RandomAround(offset, c);
+  const HostMatrix delta = RandomMatrix("delta", c.rows, c.cols, c.dtype);
+  const HostMatrix weight = RandomMatrix("weight", 1, c.cols, DType::kF32);
+  const HostMatrix bias = RandomMatrix("bias", 1, c.cols, DType::kF32);
+  const auto prepare = [=](Device* device) {
+    const Tensor on_x = Upload(device, x, c.dtype, c.layout);
+    const Tensor on_delta =
+        c.delta ? Upload(device, delta, c.dtype, c.layout) : Tensor();
+    const Tensor on_weight = UploadVector(device, weight);
+    const Tensor on_bias = UploadVector(device, bias);
+    const Tensor sum =
+        c.delta ? Room(device, c.rows, c.cols, c.dtype, c.layout) : on_x;
+    const Tensor y = Room(device, c.rows, c.cols, c.dtype, c.layout);
+    const Tensor mean = Room(device, 1, c.rows, DType::kF32);
+    const Tensor rstd = Room(device, 1, c.rows, DType::kF32);
+    return PreparedOp{
+        .run =
+            [=] {
+              device->backend().layer_norm(
+                  device->queue(), {.x = on_x.view(),
+                                    .delta = on_delta.view(),
+                                    .weight = on_weight.view(),
+                                    .bias = on_bias.view(),
+                                    .sum = sum.view(),
+                                    .y = y.view(),
+                                    .mean = mean.view(),
+                                    .rstd = rstd.view(),
+                                    .epsilon = static_cast<float>(kEpsilon)});
+            },
+        .results = {{"sum", sum}, {"y", y}, {"mean", mean}, {"rstd", rstd}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    const HostMatrix sum = c.delta ? Sum(x, delta) : x;
+    HostMatrix mean(1, c.rows), rstd(1, c.rows);
+    for (int64_t r = 0; r < c.rows; ++r) {
+      const auto moments = reference::Moments(sum, r, kEpsilon);
+      mean(0, r) = moments.mean;
+      rstd(0, r) = moments.rstd;
+    }
+    const LayerNormTerms terms = TermsOf(sum, weight, bias);
+    const Bound bound = {.intermediate = c.delta ? c.dtype : DType::kF32,
+                         .result = c.dtype,
+                         .length = c.cols};
+    Bound of_moments = bound;
+    of_moments.result = DType::kF32;
+    return {Expect("sum", sum, {.result = c.dtype}, Absolute(sum)),
+            Expect("y", LayerNorm(sum, weight, bias, kEpsilon), bound, terms.y),
+            Expect("mean", mean, of_moments, terms.mean),
+            Expect("rstd", rstd, of_moments, terms.rstd)};
+  };
+  return {.entry = "layer_norm",
+          .name = NameOf(c, offset) + (c.delta ? "WithDelta" : ""),
+          .prepare = prepare,
+          .expect = expect};
+}
+
+OpCase LayerNormBackwardCase(const NormCase& c, DType dy_type, double offset) {
+  const HostMatrix dy = RandomMatrix("dy", c.rows, c.cols, dy_type);
+  const HostMatrix x = RandomAround(offset, c);
+  const HostMatrix weight = RandomMatrix("weight", 1, c.cols, DType::kF32);
+  const HostMatrix before = RandomMatrix("dx", c.rows, c.cols, c.dtype);
+  HostMatrix mean(1, c.rows), rstd(1, c.rows);
+  for (int64_t r = 0; r < c.rows; ++r) {
+    const auto moments = reference::Moments(x, r, kEpsilon);
+    mean(0, r) = moments.mean;
+    rstd(0, r) = moments.rstd;
+  }
+  const auto prepare = [=](Device* device) {
+    const Tensor on_dy = Upload(device, dy, dy_type, c.layout);
+    const Tensor on_x = Upload(device, x, c.dtype, c.layout);
+    const Tensor on_weight = UploadVector(device, weight);
+    const Tensor on_mean = UploadVector(device, mean);
+    const Tensor on_rstd = UploadVector(device, rstd);
+    const Tensor dx = c.delta ? Upload(device, before, c.dtype, c.layout)
+                              : Room(device, c.rows, c.cols, c.dtype, c.layout);
+    return PreparedOp{
+        .run =
+            [=] {
+              device->backend().layer_norm_backward(
+                  device->queue(),
+                  {.dy = on_dy.view(),
+                   .x = on_x.view(),
+                   .weight = on_weight.view(),
+                   .mean = on_mean.view(),
+                   .rstd = on_rstd.view(),
+                   .dx = dx.view(),
+                   .update = c.delta ? Update::kAdd : Update::kAssign});
+            },
+        .results = {{"dx", dx}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    HostMatrix dx = LayerNormBackward(dy, x, weight, kEpsilon);
+    HostMatrix terms = BackwardTermsOf(dy, x, weight);
+    if (c.delta) {
+      dx = Sum(dx, before);
+      terms = Sum(terms, Absolute(before));
+    }
+    return {Expect("dx", dx, {.result = c.dtype, .length = c.cols}, terms)};
+  };
+  return {.entry = "layer_norm_backward",
+          .name = NameOf(c, offset) + "From" + WordOf(dy_type) +
+                  (c.delta ? "Added" : ""),
+          .prepare = prepare,
+          .expect = expect};
+}
+
+void AddLayerNormCases(const NormCase& c, OpCaseList* list) {
+  // So far above the deviation that a sum of squares holds nothing of it, or as
+  // far as the type lets the elements differ.
+  const double far = c.dtype == DType::kF32 ? 4096.0 : 16.0;
+  for (const double offset : {0.0, far}) {
+    list->push_back(LayerNormCase(c, offset));
+    list->push_back(LayerNormBackwardCase(c, c.dtype, offset));
+  }
+  if (c.dtype == DType::kBF16) {
+    list->push_back(LayerNormBackwardCase(c, DType::kF32, 0.0));
+  }
+}
+
 }  // namespace
 
 void AddNormCases(OpCaseList* list) {
@@ -141,6 +351,10 @@ void AddNormCases(OpCaseList* list) {
           if (dtype == DType::kBF16) {
             list->push_back(RmsNormBackwardCase(c, DType::kF32));
           }
+        }
+        for (const auto& [rows, cols] :
+             {std::pair<int64_t, int64_t>{1, 7}, {3, 1}, {3, 64}, {9, 577}}) {
+          AddLayerNormCases({rows, cols, dtype, layout, delta}, list);
         }
       }
     }

@@ -164,6 +164,63 @@ Matrix<S> RmsNormBackward(const Matrix<S>& dy, const Matrix<S>& x,
   return dx;
 }
 
+// What a row is normalized by.
+template <typename S>
+struct RowMoments {
+  S mean;
+  S rstd;
+};
+
+template <typename S>
+RowMoments<S> Moments(const Matrix<S>& x, int64_t row, double epsilon) {
+  const double n = static_cast<double>(x.cols);
+  S sum = 0.0;
+  for (int64_t c = 0; c < x.cols; ++c) sum += x(row, c);
+  const S mean = sum / n;
+  S squares = 0.0;
+  for (int64_t c = 0; c < x.cols; ++c) {
+    squares += (x(row, c) - mean) * (x(row, c) - mean);
+  }
+  return {mean, 1.0 / std::sqrt(squares / n + epsilon)};
+}
+
+// `weight` and `bias` are [1, H].
+template <typename S>
+Matrix<S> LayerNorm(const Matrix<S>& x, const Matrix<S>& weight,
+                    const Matrix<S>& bias, double epsilon) {
+  Matrix<S> y(x.rows, x.cols);
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const auto [mean, rstd] = Moments(x, r, epsilon);
+    for (int64_t c = 0; c < x.cols; ++c) {
+      y(r, c) = (x(r, c) - mean) * rstd * weight(0, c) + bias(0, c);
+    }
+  }
+  return y;
+}
+
+template <typename S>
+Matrix<S> LayerNormBackward(const Matrix<S>& dy, const Matrix<S>& x,
+                            const Matrix<S>& weight, double epsilon) {
+  const double n = static_cast<double>(x.cols);
+  Matrix<S> dx(x.rows, x.cols);
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const auto [mean, rstd] = Moments(x, r, epsilon);
+    S sum = 0.0;
+    S dot = 0.0;
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const S g = dy(r, c) * weight(0, c);
+      sum += g;
+      dot += g * (x(r, c) - mean) * rstd;
+    }
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const S normalized = (x(r, c) - mean) * rstd;
+      dx(r, c) =
+          rstd * (dy(r, c) * weight(0, c) - sum / n - normalized * dot / n);
+    }
+  }
+  return dx;
+}
+
 // `cos` and `sin` are [positions, head_dim / 2]. Its own backward with -sin.
 template <typename S>
 Matrix<S> Rope(const Matrix<S>& x, const Matrix<S>& cos, const Matrix<S>& sin,

@@ -68,6 +68,17 @@ TEST(ReferenceTest, RmsNormBackwardIsTheDerivative) {
                  });
 }
 
+TEST(ReferenceTest, LayerNormBackwardIsTheDerivative) {
+  const HostMatrix x = Random("x", 3, 7);
+  const HostMatrix weight = Random("weight", 1, 7);
+  const HostMatrix bias = Random("bias", 1, 7);
+  const HostMatrix dy = Random("dy", 3, 7);
+  ExpectGradient(
+      x, LayerNormBackward(dy, x, weight, 1e-5), [&](const ComplexMatrix& z) {
+        return Dot(dy, LayerNorm(z, ToComplex(weight), ToComplex(bias), 1e-5));
+      });
+}
+
 TEST(ReferenceTest, RopeTurnedBackIsTheDerivative) {
   const HostMatrix x = Random("x", 3, 12);
   const HostMatrix cos = Random("cos", 5, 3);

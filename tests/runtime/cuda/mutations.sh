@@ -26,7 +26,7 @@ entries_of() {
     */attention/forward.cu) echo attention ;;
     */attention/backward.cu) echo attention_backward ;;
     */attention/* | */tiles.cuh) echo attention attention_backward ;;
-    */reduce.cuh) echo squared_norm rms_norm rms_norm_backward logit_stats ;;
+    */reduce.cuh) echo squared_norm {rms,layer}_norm{,_backward} logit_stats ;;
     */thin_products.cu) echo matmul ;;
     *) echo "no entry is known to see $1" >&2; exit 1 ;;
   esac
