@@ -1,6 +1,7 @@
 #include "tests/support/cuda_sim/sim_device.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -85,7 +86,7 @@ void Put(const View& v, int64_t row, int64_t col, float value) {
 
 void Matmul(Queue* queue, const MatmulArgs& args) {
   if (IsThin(args)) return ThinMatmul(queue, args);
-  const auto& [form, a, b, y, scale, update] = args;
+  const auto& [form, a, b, y, bias, scale, update] = args;
   const int64_t depth = form == MatmulForm::kTN ? a.rows : a.cols;
   for (int64_t r = 0; r < y.rows; ++r) {
     for (int64_t c = 0; c < y.cols; ++c) {
@@ -95,7 +96,8 @@ void Matmul(Queue* queue, const MatmulArgs& args) {
                (form == MatmulForm::kNT ? At(b, c, k) : At(b, k, c));
       }
       const float before = update == Update::kAdd ? At(y, r, c) : 0.0f;
-      Put(y, r, c, before + scale * sum);
+      const float added = bias.present() ? At(bias, 0, c) : 0.0f;
+      Put(y, r, c, before + scale * sum + added);
     }
   }
 }
@@ -117,6 +119,8 @@ void CopyOut(Queue*, void* host, const void* src, size_t bytes) {
 }
 
 void Synchronize(Queue*) {}
+
+int64_t PeakMemory(Queue*) { return 0; }
 
 void SquaredNorm(Queue* queue, View x, double* result) {
   void* on_device = cuda_sim::Allocate(sizeof(double));
@@ -140,6 +144,7 @@ constexpr Backend kSimBackend = {
     .copy_in = CopyIn,
     .copy_out = CopyOut,
     .synchronize = Synchronize,
+    .peak_memory = PeakMemory,
     .recorder = NoRecorder,
     .fill = cuda::Fill,
     .convert = cuda::Convert,
