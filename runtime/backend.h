@@ -195,6 +195,19 @@ struct SwigluBackwardArgs {
   View dup;    // [T, F] result; may be up.
 };
 
+// y = x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. Hendrycks and Gimpel
+// 2016, in the tanh form of GPT-2, Hugging Face's gelu_new.
+struct GeluArgs {
+  View x;  // [T, F]
+  View y;  // [T, F] result.
+};
+
+struct GeluBackwardArgs {
+  View dy;  // [T, F]
+  View x;   // [T, F]
+  View dx;  // [T, F] result; may be x.
+};
+
 // Rows that attend to each other: a record of a packed row, or one new token
 // and its cache. Query i of n sees keys 0 .. num_keys - n + i.
 struct Segment {
@@ -401,6 +414,8 @@ struct Backend {
   Entry<void(Queue*, const RopeArgs&)> rope;
   Entry<void(Queue*, const SwigluArgs&)> swiglu;
   Entry<void(Queue*, const SwigluBackwardArgs&)> swiglu_backward;
+  Entry<void(Queue*, const GeluArgs&)> gelu;
+  Entry<void(Queue*, const GeluBackwardArgs&)> gelu_backward;
   Entry<void(Queue*, const AttentionArgs&)> attention;
   Entry<void(Queue*, const AttentionBackwardArgs&)> attention_backward;
   Entry<void(Queue*, const GatherRowsArgs&)> gather_rows;

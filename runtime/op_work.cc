@@ -120,6 +120,14 @@ Work WorkOf(const SwigluBackwardArgs& args) {
               BytesOf({args.dy, args.gate, args.up, args.dgate, args.dup})};
 }
 
+Work WorkOf(const GeluArgs& args) {
+  return {.bytes = BytesOf({args.x, args.y})};
+}
+
+Work WorkOf(const GeluBackwardArgs& args) {
+  return {.bytes = BytesOf({args.dy, args.x, args.dx})};
+}
+
 Work WorkOf(const AttentionArgs& args) {
   return {.flops = 4.0 * VisiblePairs(args),
           .bytes = BytesOf({args.q, args.k, args.v, args.out, args.lse})};

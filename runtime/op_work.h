@@ -22,6 +22,8 @@ Work WorkOf(const LayerNormBackwardArgs& args);
 Work WorkOf(const RopeArgs& args);
 Work WorkOf(const SwigluArgs& args);
 Work WorkOf(const SwigluBackwardArgs& args);
+Work WorkOf(const GeluArgs& args);
+Work WorkOf(const GeluBackwardArgs& args);
 // Products of the causal half alone: two of [queries, keys] x head_dim forward,
 // five backward.
 Work WorkOf(const AttentionArgs& args);

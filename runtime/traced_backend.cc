@@ -67,6 +67,8 @@ Backend TableOver(const Backend& inner) {
       LORICA_TRACED(rope),
       LORICA_TRACED(swiglu),
       LORICA_TRACED(swiglu_backward),
+      LORICA_TRACED(gelu),
+      LORICA_TRACED(gelu_backward),
       LORICA_TRACED(attention),
       LORICA_TRACED(attention_backward),
       LORICA_TRACED(gather_rows),

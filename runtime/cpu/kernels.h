@@ -23,7 +23,7 @@ void Matmul(Queue* queue, const MatmulArgs& args);
 void LoraForward(Queue* queue, const LoraForwardArgs& args);
 void LoraBackward(Queue* queue, const LoraBackwardArgs& args);
 
-// norm.cc, rope.cc, swiglu.cc
+// norm.cc, rope.cc, swiglu.cc, gelu.cc
 void RmsNorm(Queue* queue, const RmsNormArgs& args);
 void RmsNormBackward(Queue* queue, const RmsNormBackwardArgs& args);
 void LayerNorm(Queue* queue, const LayerNormArgs& args);
@@ -31,6 +31,8 @@ void LayerNormBackward(Queue* queue, const LayerNormBackwardArgs& args);
 void Rope(Queue* queue, const RopeArgs& args);
 void Swiglu(Queue* queue, const SwigluArgs& args);
 void SwigluBackward(Queue* queue, const SwigluBackwardArgs& args);
+void Gelu(Queue* queue, const GeluArgs& args);
+void GeluBackward(Queue* queue, const GeluBackwardArgs& args);
 
 // attention/
 void Attention(Queue* queue, const AttentionArgs& args);

@@ -7,6 +7,7 @@ set(LORICA_CUDA_KERNELS
   attention/plain.cu
   dropout.cu
   elementwise.cu
+  gelu.cu
   logits.cu
   norm.cu
   rope.cu

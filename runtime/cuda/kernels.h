@@ -32,7 +32,7 @@ inline constexpr int64_t kMaxThin = 64;
 bool IsThin(const MatmulArgs& args);
 void ThinMatmul(Queue* queue, const MatmulArgs& args);
 
-// norm.cu, of at most kMaxNormCols columns; rope.cu, swiglu.cu
+// norm.cu, of at most kMaxNormCols columns; rope.cu, swiglu.cu, gelu.cu
 inline constexpr int64_t kMaxNormCols = 16384;
 void RmsNorm(Queue* queue, const RmsNormArgs& args);
 void RmsNormBackward(Queue* queue, const RmsNormBackwardArgs& args);
@@ -41,6 +41,8 @@ void LayerNormBackward(Queue* queue, const LayerNormBackwardArgs& args);
 void Rope(Queue* queue, const RopeArgs& args);
 void Swiglu(Queue* queue, const SwigluArgs& args);
 void SwigluBackward(Queue* queue, const SwigluBackwardArgs& args);
+void Gelu(Queue* queue, const GeluArgs& args);
+void GeluBackward(Queue* queue, const GeluBackwardArgs& args);
 
 // attention/, for heads of at most kMaxHeadDim elements.
 inline constexpr int64_t kMaxHeadDim = 128;

@@ -17,7 +17,7 @@ void AddElementwiseCases(OpCaseList* list);
 void AddProductCases(OpCaseList* list);
 void AddLoraCases(OpCaseList* list);
 void AddNormCases(OpCaseList* list);
-void AddLayerCases(OpCaseList* list);  // Rope, SwiGLU, AdamW.
+void AddLayerCases(OpCaseList* list);  // Rope, SwiGLU, GELU, AdamW.
 void AddAttentionCases(OpCaseList* list);
 void AddRowCases(OpCaseList* list);  // Gather, scatter, dropout.
 void AddHeadCases(OpCaseList* list);

@@ -126,6 +126,94 @@ OpCase SwigluBackwardCase(int64_t rows, int64_t cols, DType dtype,
           .expect = expect};
 }
 
+// Magnitudes that errors of the logistic function of z and of its derivative
+// are proportional to. An error in z moves e^-|z| by as many units as |z| has,
+// of which s has a share of 1 - s; what lies below the smallest normal number
+// may be flushed to zero.
+struct LogisticTerms {
+  double value;
+  double slope;
+};
+
+LogisticTerms LogisticTermsOf(double z) {
+  const double flushed = 0x1p-126 / UnitRoundoff(DType::kF32);
+  const double s = reference::Sigmoid(z);
+  const double rest = reference::Sigmoid(-z);
+  return {s * (1.0 + std::abs(z) * rest) + flushed,
+          s * rest * (1.0 + std::abs(z)) + flushed};
+}
+
+// Half of it where GELU bends, the rest far enough for the logistic function to
+// underflow.
+HostMatrix GeluInput(int64_t rows, int64_t cols, DType dtype) {
+  return RoundTo(dtype,
+                 reference::Map(RandomMatrix("x", rows, cols, dtype),
+                                [](double v) { return 64 * v * v * v; }));
+}
+
+OpCase GeluCase(int64_t rows, int64_t cols, DType dtype, Layout2d layout) {
+  const HostMatrix x = GeluInput(rows, cols, dtype);
+  const auto prepare = [=](Device* device) {
+    const Tensor on_x = Upload(device, x, dtype, layout);
+    const Tensor y = Room(device, rows, cols, dtype, layout);
+    return PreparedOp{.run =
+                          [=] {
+                            device->backend().gelu(
+                                device->queue(),
+                                {.x = on_x.view(), .y = y.view()});
+                          },
+                      .results = {{"y", y}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    const HostMatrix terms = reference::Map(x, [](double v) {
+      const double z = reference::GeluArgumentOf(v).z;
+      return std::abs(v) * LogisticTermsOf(z).value;
+    });
+    return {Expect("y", Gelu(x), {.result = dtype, .length = kSigmoidRoundings},
+                   terms)};
+  };
+  return {.entry = "gelu",
+          .name = std::to_string(rows) + "x" + std::to_string(cols) +
+                  WordOf(dtype) + WordOf(layout),
+          .prepare = prepare,
+          .expect = expect};
+}
+
+OpCase GeluBackwardCase(int64_t rows, int64_t cols, DType dtype,
+                        Layout2d layout) {
+  const HostMatrix dy = RandomMatrix("dy", rows, cols, dtype);
+  const HostMatrix x = GeluInput(rows, cols, dtype);
+  const auto prepare = [=](Device* device) {
+    const Tensor on_dy = Upload(device, dy, dtype, layout);
+    // In place over x, whose values nobody needs any more.
+    const Tensor on_x = Upload(device, x, dtype, layout);
+    return PreparedOp{
+        .run =
+            [=] {
+              device->backend().gelu_backward(
+                  device->queue(),
+                  {.dy = on_dy.view(), .x = on_x.view(), .dx = on_x.view()});
+            },
+        .results = {{"dx", on_x}}};
+  };
+  const auto expect = [=]() -> std::vector<OpExpectation> {
+    HostMatrix terms(rows, cols);
+    for (size_t i = 0; i < terms.values.size(); ++i) {
+      const auto [z, slope] = reference::GeluArgumentOf(x.values[i]);
+      const LogisticTerms s = LogisticTermsOf(z);
+      terms.values[i] = std::abs(dy.values[i]) *
+                        (s.value + std::abs(x.values[i]) * s.slope * slope);
+    }
+    return {Expect("dx", GeluBackward(dy, x),
+                   {.result = dtype, .length = 2 * kSigmoidRoundings}, terms)};
+  };
+  return {.entry = "gelu_backward",
+          .name = std::to_string(rows) + "x" + std::to_string(cols) +
+                  WordOf(dtype) + WordOf(layout),
+          .prepare = prepare,
+          .expect = expect};
+}
+
 OpCase AdamWCase(int64_t elements, const AdamWArgs& hyper, std::string name) {
   const HostMatrix value = RandomMatrix("value", 1, elements, DType::kF32);
   const HostMatrix grad = RandomMatrix("grad", 1, elements, DType::kF32);
@@ -191,6 +279,8 @@ void AddLayerCases(OpCaseList* list) {
            {std::pair<int64_t, int64_t>{1, 5}, {17, 97}, {40, 512}}) {
         list->push_back(SwigluCase(rows, cols, dtype, layout));
         list->push_back(SwigluBackwardCase(rows, cols, dtype, layout));
+        list->push_back(GeluCase(rows, cols, dtype, layout));
+        list->push_back(GeluBackwardCase(rows, cols, dtype, layout));
       }
     }
   }

@@ -14,6 +14,7 @@
 #include <complex>
 #include <cstddef>
 #include <cstdint>
+#include <numbers>
 #include <vector>
 
 #include "runtime/backend.h"
@@ -280,6 +281,37 @@ SwigluGrads<S> SwigluBackward(const Matrix<S>& dy, const Matrix<S>& gate,
     grads.dup.values[i] = dy.values[i] * (absolute ? std::abs(g) : g) * s;
   }
   return grads;
+}
+
+// (1 + tanh(z / 2)) / 2 is the logistic function of z: twice the argument of
+// GELU's tanh, and its derivative.
+template <typename S>
+struct GeluArgument {
+  S z;
+  S slope;
+};
+
+template <typename S>
+GeluArgument<S> GeluArgumentOf(S x) {
+  const double linear = 2.0 * std::sqrt(2.0 / std::numbers::pi);
+  return {linear * (x + 0.044715 * x * x * x),
+          linear * (1.0 + 3.0 * 0.044715 * x * x)};
+}
+
+template <typename S>
+Matrix<S> Gelu(const Matrix<S>& x) {
+  return Map(x, [](S v) { return v * Sigmoid(GeluArgumentOf(v).z); });
+}
+
+template <typename S>
+Matrix<S> GeluBackward(const Matrix<S>& dy, const Matrix<S>& x) {
+  Matrix<S> dx(dy.rows, dy.cols);
+  for (size_t i = 0; i < dx.values.size(); ++i) {
+    const auto [z, slope] = GeluArgumentOf(x.values[i]);
+    const S s = Sigmoid(z);
+    dx.values[i] = dy.values[i] * (s + x.values[i] * s * Sigmoid(-z) * slope);
+  }
+  return dx;
 }
 
 // y[i] = table[ids[i] - first_row] where that row exists, else zero.

@@ -105,6 +105,24 @@ TEST(ReferenceTest, SwigluBackwardIsTheDerivative) {
   });
 }
 
+TEST(ReferenceTest, GeluBackwardIsTheDerivative) {
+  const HostMatrix x = Scaled(Random("x", 4, 9), 4.0);
+  const HostMatrix dy = Random("dy", 4, 9);
+  ExpectGradient(x, GeluBackward(dy, x),
+                 [&](const ComplexMatrix& z) { return Dot(dy, Gelu(z)); });
+}
+
+TEST(ReferenceTest, GeluIsTheTanhForm) {
+  const HostMatrix x = Scaled(Random("x", 4, 9), 4.0);
+  const HostMatrix y = Gelu(x);
+  for (size_t i = 0; i < x.values.size(); ++i) {
+    const double v = x.values[i];
+    const double tanh =
+        std::tanh(0.7978845608028654 * (v + 0.044715 * v * v * v));
+    EXPECT_NEAR(y.values[i], 0.5 * v * (1.0 + tanh), kRounding);
+  }
+}
+
 TEST(ReferenceTest, AttentionBackwardIsTheDerivative) {
   // Two records, the second with earlier keys, and two heads on one.
   const AttentionShape shape = {
