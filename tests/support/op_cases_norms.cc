@@ -28,7 +28,6 @@ std::string NameOf(const NormCase& c) {
          WordOf(c.dtype) + WordOf(c.layout);
 }
 
-// Exact x + delta as the kernel's sum is only to the compute type.
 OpCase RmsNormCase(const NormCase& c) {
   const HostMatrix x = RandomMatrix("x", c.rows, c.cols, c.dtype);
   const HostMatrix delta = RandomMatrix("delta", c.rows, c.cols, c.dtype);
@@ -57,22 +56,16 @@ OpCase RmsNormCase(const NormCase& c) {
                       .results = {{"sum", sum}, {"y", y}, {"rstd", rstd}}};
   };
   const auto expect = [=]() -> std::vector<OpExpectation> {
-    const HostMatrix sum = c.delta ? Sum(x, delta) : x;
+    // As it is stored.
+    const HostMatrix sum = c.delta ? RoundTo(c.dtype, Sum(x, delta)) : x;
     const HostMatrix y = RmsNorm(sum, weight, kEpsilon);
     HostMatrix rstd(1, c.rows);
     for (int64_t r = 0; r < c.rows; ++r) {
       rstd(0, r) = reference::Rstd(sum, r, kEpsilon);
     }
-    // Rounding sum moves y by its own share and, through rstd, by at most as
-    // much relatively as the largest element moves.
-    const Bound bound = {.intermediate = c.delta ? c.dtype : DType::kF32,
-                         .result = c.dtype,
-                         .length = c.cols};
-    Bound bound_rstd = bound;
-    bound_rstd.result = DType::kF32;
     return {Expect("sum", sum, {.result = c.dtype}, Absolute(sum)),
-            Expect("y", y, bound, Absolute(y)),
-            Expect("rstd", rstd, bound_rstd, rstd)};
+            Expect("y", y, {.result = c.dtype, .length = c.cols}, Absolute(y)),
+            Expect("rstd", rstd, {.length = c.cols}, rstd)};
   };
   return {.entry = "rms_norm",
           .name = NameOf(c) + (c.delta ? "WithDelta" : ""),
@@ -128,28 +121,10 @@ OpCase RmsNormBackwardCase(const NormCase& c, DType dy_type) {
       .expect = expect};
 }
 
-// How rounding spreads in a row of a LayerNorm, to first order. A unit of the
-// elements moves an element's difference from the mean by its own magnitude and
-// that of the mean, and rstd as far as the root mean square exceeds the
-// deviation: sum of d_i delta_i over n is at most deviation times root mean
-// square, and the mean's own share of it is zero, as the d_i sum to zero.
-struct RowErrors {
-  double mean;       // Of |x|.
-  double deviation;  // Of rstd, relative.
-};
-
-RowErrors ErrorsOf(const HostMatrix& x, int64_t row, double rstd) {
-  const double n = static_cast<double>(x.cols);
-  RowErrors errors = {0.0, 0.0};
-  for (int64_t c = 0; c < x.cols; ++c) {
-    errors.mean += std::abs(x(row, c)) / n;
-    errors.deviation += x(row, c) * x(row, c) / n;
-  }
-  errors.deviation = 1.0 + std::sqrt(errors.deviation) * rstd;
-  return errors;
-}
-
-// The magnitudes that errors of LayerNorm's results are proportional to.
+// The magnitudes that errors of LayerNorm's results are proportional to. An
+// error e of the mean, which is proportional to the size of the elements, moves
+// each difference from it by e and rstd by (e rstd)^2 / 2 of itself, which is
+// less than e rstd.
 struct LayerNormTerms {
   HostMatrix y, mean, rstd;
 };
@@ -160,12 +135,15 @@ LayerNormTerms TermsOf(const HostMatrix& x, const HostMatrix& weight,
                           HostMatrix(1, x.rows)};
   for (int64_t r = 0; r < x.rows; ++r) {
     const auto [mean, rstd] = reference::Moments(x, r, kEpsilon);
-    const RowErrors errors = ErrorsOf(x, r, rstd);
-    terms.mean(0, r) = errors.mean;
-    terms.rstd(0, r) = rstd * errors.deviation;
+    double size = 0.0;
     for (int64_t c = 0; c < x.cols; ++c) {
-      const double difference = std::abs(x(r, c)) + errors.mean +
-                                std::abs(x(r, c) - mean) * errors.deviation;
+      size += std::abs(x(r, c)) / static_cast<double>(x.cols);
+    }
+    const double of_rstd = 1.0 + size * rstd;
+    terms.mean(0, r) = size;
+    terms.rstd(0, r) = rstd * of_rstd;
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const double difference = size + std::abs(x(r, c) - mean) * of_rstd;
       terms.y(r, c) =
           rstd * difference * std::abs(weight(0, c)) + std::abs(bias(0, c));
     }
@@ -250,7 +228,8 @@ OpCase LayerNormCase(const NormCase& c, double offset) {
         .results = {{"sum", sum}, {"y", y}, {"mean", mean}, {"rstd", rstd}}};
   };
   const auto expect = [=]() -> std::vector<OpExpectation> {
-    const HostMatrix sum = c.delta ? Sum(x, delta) : x;
+    // As it is stored.
+    const HostMatrix sum = c.delta ? RoundTo(c.dtype, Sum(x, delta)) : x;
     HostMatrix mean(1, c.rows), rstd(1, c.rows);
     for (int64_t r = 0; r < c.rows; ++r) {
       const auto moments = reference::Moments(sum, r, kEpsilon);
@@ -258,13 +237,10 @@ OpCase LayerNormCase(const NormCase& c, double offset) {
       rstd(0, r) = moments.rstd;
     }
     const LayerNormTerms terms = TermsOf(sum, weight, bias);
-    const Bound bound = {.intermediate = c.delta ? c.dtype : DType::kF32,
-                         .result = c.dtype,
-                         .length = c.cols};
-    Bound of_moments = bound;
-    of_moments.result = DType::kF32;
+    const Bound of_moments = {.length = c.cols};
     return {Expect("sum", sum, {.result = c.dtype}, Absolute(sum)),
-            Expect("y", LayerNorm(sum, weight, bias, kEpsilon), bound, terms.y),
+            Expect("y", LayerNorm(sum, weight, bias, kEpsilon),
+                   {.result = c.dtype, .length = c.cols}, terms.y),
             Expect("mean", mean, of_moments, terms.mean),
             Expect("rstd", rstd, of_moments, terms.rstd)};
   };
