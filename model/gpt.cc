@@ -78,16 +78,16 @@ FrozenLinear Loader::TakeLinears(const Tensor& like, int64_t layer,
   const WeightStack stack(
       device, like.dtype(), outputs, inputs,
       adapted ? resident->linear(layer, first).a.rows() : int64_t{0});
-  // One behind the other.
-  Tensor biases = Tensor::Empty(
-      device, {std::accumulate(outputs.begin(), outputs.end(), int64_t{0})},
-      like.dtype());
+  const Shape all = {
+      std::accumulate(outputs.begin(), outputs.end(), int64_t{0})};
+  Tensor biases;  // One behind the other, if there are any.
   Range place = {0, 0};
   for (size_t i = 0; i < count; ++i) {
     linear.weights.push_back(stack.weight(i));
     ops::ConvertInto(Take(), 1.0f, &linear.weights.back());
     place = {place.end, place.end + outputs[i]};
     if (!BiasIsNext()) continue;
+    if (!biases.present()) biases = Tensor::Empty(device, all, like.dtype());
     linear.biases.push_back(biases.Cols(place));
     ops::ConvertInto(Take(), 1.0f, &linear.biases.back());
   }
