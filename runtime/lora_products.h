@@ -122,11 +122,7 @@ class LoraProducts {
  private:
   // The columns of xa or dxa that belong to an adapted part.
   static View RanksOf(const View& xa, const LinearPart& part) {
-    View ranks = xa;
-    ranks.data =
-        xa.As<char>() + static_cast<size_t>(part.first_rank) * SizeOf(xa.dtype);
-    ranks.cols = part.b.cols;
-    return ranks;
+    return xa.Cols({part.first_rank, part.first_rank + part.b.cols});
   }
 
   // da, db and dxa.

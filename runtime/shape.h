@@ -2,6 +2,7 @@
 #ifndef LORICA_RUNTIME_SHAPE_H_
 #define LORICA_RUNTIME_SHAPE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <ostream>
@@ -83,6 +84,18 @@ struct View {
   template <typename T>
   constexpr T* Row(int64_t row) const {
     return static_cast<T*>(data) + row * row_stride;
+  }
+  // The address of an element, whatever its type.
+  constexpr char* At(int64_t row, int64_t col) const {
+    return static_cast<char*>(data) +
+           static_cast<size_t>(row * row_stride + col) * SizeOf(dtype);
+  }
+  // A part of what is present.
+  constexpr View Rows(Range range) const {
+    return {At(range.begin, 0), dtype, range.size(), cols, row_stride};
+  }
+  constexpr View Cols(Range range) const {
+    return {At(0, range.begin), dtype, rows, range.size(), row_stride};
   }
 };
 

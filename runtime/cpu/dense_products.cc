@@ -60,13 +60,6 @@ int64_t DepthOf(ArrayView<ProductTerm> terms) {
   return depth;
 }
 
-View ColsOf(const View& v, int64_t first, int64_t count) {
-  View cols = v;
-  cols.data = v.As<char>() + static_cast<size_t>(first) * SizeOf(v.dtype);
-  cols.cols = count;
-  return cols;
-}
-
 // Some rows of the columns of one panel.
 struct Task {
   int64_t first_col;
@@ -108,10 +101,11 @@ void SumTask(MatmulForm form, ArrayView<ProductTerm> terms, const View& bias,
              Update update, const View& y, const Task& task, uint32_t* panel,
              const View& sums) {
   const auto pack = form == MatmulForm::kNT ? PackPanelNT : PackPanelNN;
-  const int64_t cols = std::min(kPanelCols, y.cols - task.first_col);
-  const View result = ColsOf(y, task.first_col, cols);
+  const Range cols = {task.first_col,
+                      std::min(y.cols, task.first_col + kPanelCols)};
+  const View result = y.Cols(cols);
   View due;  // The bias, until it is added.
-  if (bias.present()) due = ColsOf(bias, task.first_col, cols);
+  if (bias.present()) due = bias.Cols(cols);
   View base = update == Update::kAdd ? result : View{};
   for (Cursor cursor; cursor.term < terms.size;) {
     const Chunk chunk = NextChunk(terms, &cursor);

@@ -78,13 +78,6 @@ HWY_EXPORT(ScaleExps);
 
 namespace {
 
-View RowsOf(View v, Range rows) {
-  v.data = v.As<char>() +
-           static_cast<size_t>(rows.begin * v.row_stride) * SizeOf(v.dtype);
-  v.rows = rows.size();
-  return v;
-}
-
 // Vocabulary rows of tile `index`.
 Range TileRows(const View& weight, int64_t tile, int64_t index) {
   return {index * tile, std::min(weight.rows, (index + 1) * tile)};
@@ -103,7 +96,7 @@ View TileExps(const View& exps, Range vocab) {
 
 // Row `row` of a tile's exps, absent as they are.
 View ExpsRow(const View& exps, int64_t row) {
-  return exps.present() ? RowsOf(exps, {row, row + 1}) : View{};
+  return exps.present() ? exps.Rows({row, row + 1}) : View{};
 }
 
 // Merges a tile's logits [C, vocab.size()] into the statistics of some rows.
@@ -147,7 +140,7 @@ void LogitStats(Queue* queue, const LogitStatsArgs& args) {
     const View logits = {buffer, DType::kF32, rows, vocab.size(), vocab.size()};
     Matmul(queue, {.form = MatmulForm::kNT,
                    .a = args.h,
-                   .b = RowsOf(args.weight, vocab),
+                   .b = args.weight.Rows(vocab),
                    .y = logits});
     ParallelRows(*queue, rows, vocab.size(),
                  [&](Range range) { AddTile(args, logits, vocab, range); });
@@ -192,7 +185,7 @@ void GradOfTile(const LogitGradArgs& args, const View& exps, Range vocab,
         id < 0 ? 0.0f
                : scale * std::exp(tile_max[row] - maxima[row]) / sums[row];
     HWY_DYNAMIC_DISPATCH(ScaleExps)
-    (RowsOf(exps, {row, row + 1}), vocab.size(), factor);
+    (exps.Rows({row, row + 1}), vocab.size(), factor);
     const int64_t target = id - args.first_vocab - vocab.begin;
     if (target < 0 || target >= vocab.size()) continue;
     DispatchFloat(exps.dtype, [&](auto t) {
@@ -217,7 +210,7 @@ void LogitGrad(Queue* queue, const LogitGradArgs& args) {
                  [&](Range range) { GradOfTile(args, exps, vocab, range); });
     Matmul(queue, {.form = MatmulForm::kNN,
                    .a = exps,
-                   .b = RowsOf(args.weight, vocab),
+                   .b = args.weight.Rows(vocab),
                    .y = sum,
                    .update = first == 0 ? Update::kAssign : Update::kAdd});
   }

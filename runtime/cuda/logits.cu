@@ -123,13 +123,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-View RowsOf(View v, Range rows) {
-  v.data = v.As<char>() +
-           static_cast<size_t>(rows.begin * v.row_stride) * SizeOf(v.dtype);
-  v.rows = rows.size();
-  return v;
-}
-
 // The dense matrix [C, vocab.size()] of exps that belongs to a tile.
 View TileExps(View exps, Range vocab) {
   if (!exps.present()) return {};
@@ -180,7 +173,7 @@ void LogitStats(Queue* queue, const LogitStatsArgs& args) {
     tile.update = vocab.begin == 0 ? Update::kAssign : Update::kAdd;
     Matmul(queue, {.form = MatmulForm::kNT,
                    .a = args.h,
-                   .b = RowsOf(args.weight, vocab),
+                   .b = args.weight.Rows(vocab),
                    .y = tile.logits});
     DispatchFloat(args.h.dtype, [&]<typename T>() {
       DispatchPack({tile.logits, tile.exps}, [&]<int kN>() {
@@ -223,7 +216,7 @@ void LogitGrad(Queue* queue, const LogitGradArgs& args) {
     Matmul(queue,
            {.form = MatmulForm::kNN,
             .a = tile.exps,
-            .b = RowsOf(args.weight, vocab),
+            .b = args.weight.Rows(vocab),
             .y = sum,
             .update = vocab.begin == 0 ? Update::kAssign : Update::kAdd});
   });

@@ -11,14 +11,9 @@
 namespace lorica::cuda {
 namespace {
 
-char* At(const View& v, int64_t row, int64_t col) {
-  return v.As<char>() +
-         static_cast<size_t>(row * v.row_stride + col) * SizeOf(v.dtype);
-}
-
 // Where `right` begins where the rows of `left` end, makes one matrix of them.
 bool JoinCols(View* left, const View& right) {
-  if (right.data != At(*left, 0, left->cols) || right.rows != left->rows ||
+  if (right.data != left->At(0, left->cols) || right.rows != left->rows ||
       right.row_stride != left->row_stride) {
     return false;
   }
@@ -28,7 +23,7 @@ bool JoinCols(View* left, const View& right) {
 
 // The same of `below`, whose rows follow.
 bool JoinRows(View* above, const View& below) {
-  if (below.data != At(*above, above->rows, 0) || below.cols != above->cols ||
+  if (below.data != above->At(above->rows, 0) || below.cols != above->cols ||
       below.row_stride != above->row_stride) {
     return false;
   }
@@ -41,7 +36,7 @@ bool JoinBias(View* left, const View& right) {
   if (!left->present() || !right.present()) {
     return left->present() == right.present();
   }
-  if (right.data != At(*left, 0, left->cols)) return false;
+  if (right.data != left->At(0, left->cols)) return false;
   left->cols += right.cols;
   return true;
 }
@@ -98,12 +93,12 @@ std::optional<LinearPart> WholeOf(const LoraForwardArgs& args) {
   whole.first_rank = 0;
   if (!args.a.present()) return whole;
   whole.b = whole.weight;
-  whole.b.data = At(whole.weight, 0, whole.weight.cols);
+  whole.b.data = whole.weight.At(0, whole.weight.cols);
   whole.b.cols = args.a.rows;
   for (const LinearPart& part : args.parts) {
     if (!part.b.present()) continue;
     const int64_t col = part.weight.cols + part.first_rank;
-    if (part.b.data != At(part.weight, 0, col) ||
+    if (part.b.data != part.weight.At(0, col) ||
         part.b.row_stride != part.weight.row_stride) {
       return std::nullopt;
     }

@@ -10,13 +10,9 @@ namespace lorica::cpu {
 
 TileRows RowsOf(const View& matrix, const RowBlock& block, int64_t head,
                 const HeadShape& shape) {
-  const int64_t first =
-      block.first_row * matrix.row_stride + head * shape.head_dim;
-  View view = matrix;
-  view.data =
-      matrix.As<char>() + static_cast<size_t>(first) * SizeOf(matrix.dtype);
-  view.rows = block.rows;
-  view.cols = shape.head_dim;
+  const int64_t first_col = head * shape.head_dim;
+  const View view = matrix.Rows({block.first_row, block.first_row + block.rows})
+                        .Cols({first_col, first_col + shape.head_dim});
   return {.view = view, .rows = block.rows, .padded = shape.padded};
 }
 
@@ -77,10 +73,7 @@ void ZeroUncovered(Queue* queue, const ArrayView<Segment>& segments, Side side,
   const size_t bytes = static_cast<size_t>(matrix.cols) * SizeOf(matrix.dtype);
   for (int64_t row = 0; row < matrix.rows; ++row) {
     if (covered[row] != 0) continue;
-    std::memset(
-        matrix.As<char>() +
-            static_cast<size_t>(row * matrix.row_stride) * SizeOf(matrix.dtype),
-        0, bytes);
+    std::memset(matrix.At(row, 0), 0, bytes);
   }
 }
 

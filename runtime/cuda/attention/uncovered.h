@@ -3,7 +3,6 @@
 #define LORICA_RUNTIME_CUDA_ATTENTION_UNCOVERED_H_
 
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -39,25 +38,15 @@ void ForUncovered(const ArrayView<Segment>& segments, Side side, int64_t rows,
 // Recorded work has the same such rows in every run.
 inline void ZeroUncovered(Queue* queue, const ArrayView<Segment>& segments,
                           Side side, const View& matrix) {
-  ForUncovered(segments, side, matrix.rows, [&](Range rows) {
-    View gap = matrix;
-    gap.data = matrix.As<char>() +
-               static_cast<size_t>(rows.begin * matrix.row_stride) *
-                   SizeOf(matrix.dtype);
-    gap.rows = rows.size();
-    Fill(queue, gap, 0.0f);
-  });
+  ForUncovered(segments, side, matrix.rows,
+               [&](Range rows) { Fill(queue, matrix.Rows(rows), 0.0f); });
 }
 
 // Of the results, out and lse.
 inline void ZeroUncovered(Queue* queue, const AttentionArgs& args) {
   ZeroUncovered(queue, args.segments, Side::kQueries, args.out);
-  ForUncovered(args.segments, Side::kQueries, args.q.rows, [&](Range rows) {
-    View gap = args.lse;
-    gap.data = args.lse.As<float>() + rows.begin;
-    gap.cols = rows.size();
-    Fill(queue, gap, 0.0f);
-  });
+  ForUncovered(args.segments, Side::kQueries, args.q.rows,
+               [&](Range rows) { Fill(queue, args.lse.Cols(rows), 0.0f); });
 }
 
 // Of the results, dq, dk and dv.
