@@ -192,15 +192,9 @@ void Trainer::RollBack() {
   position_ = std::move(position);
 }
 
-Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
-  const Span span(SpanKind::kPhase, "step");
-  const Clock::time_point start = Clock::now();
+Trainer::BatchLoss Trainer::Accumulate(int64_t first_row, int64_t targets) {
   const TrainOptions& train = config_.train;
   Communicator& data = session_.mesh().data();
-  const int64_t step = position_.step + 1;
-  const int64_t first_row =
-      (step - 1 + position_.skipped_batches) * train.global_batch;
-  const int64_t targets = targets_(first_row, train.global_batch);
   const int64_t micro_batches = train.global_batch / train.micro_batch;
   const int64_t mine = micro_batches / data.size();
   // A slot for each micro-batch of the global batch, filled by its owner; the
@@ -217,18 +211,30 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
     sync_.AddMicroBatch(adapter_->grads());
   }
   Reduce();
-  // The device has the whole step before the host waits for it.
+  // The device has the whole batch before the host waits for it.
   for (int64_t i = 0; i < mine; ++i) {
     losses[static_cast<size_t>(data.rank() * mine + i)] =
         Sum(unread[static_cast<size_t>(i)]);
   }
   data.AllReduceSum(absl::MakeSpan(losses), Purpose::kLoss);
-  const double tokens = losses.back();
+  const auto tokens = static_cast<int64_t>(losses.back());
   losses.pop_back();
+  return {.loss = Sum(losses) / static_cast<double>(targets), .tokens = tokens};
+}
+
+Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
+  const Span span(SpanKind::kPhase, "step");
+  const Clock::time_point start = Clock::now();
+  const TrainOptions& train = config_.train;
+  const int64_t step = position_.step + 1;
+  const int64_t first_row =
+      (step - 1 + position_.skipped_batches) * train.global_batch;
+  const int64_t targets = targets_(first_row, train.global_batch);
+  const BatchLoss batch = Accumulate(first_row, targets);
   StepResult result;
   StepMetrics& metrics = result.metrics;
   metrics = {.step = step,
-             .loss = Sum(losses) / static_cast<double>(targets),
+             .loss = batch.loss,
              .learning_rate = LearningRate({.peak = train.learning_rate,
                                             .warmup_steps = train.warmup_steps,
                                             .steps = train.steps,
@@ -236,7 +242,7 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
                                            step),
              .grad_norm = std::sqrt(sync_.SquaredNorm(*adapter_->grads())),
              .target_tokens = targets,
-             .tokens = static_cast<int64_t>(tokens)};
+             .tokens = batch.tokens};
   result.anomaly = AnomalyOf(metrics.loss, metrics.grad_norm,
                              train.outlier_factor, position_);
   if (result.anomaly.empty()) {
@@ -257,7 +263,8 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   metrics.peak_device_bytes = maxima[2];
   result.stop_wish = maxima[1];
   metrics.step_seconds = SecondsSince(start);
-  metrics.tokens_per_second = tokens / metrics.step_seconds;
+  metrics.tokens_per_second =
+      static_cast<double>(batch.tokens) / metrics.step_seconds;
   return result;
 }
 

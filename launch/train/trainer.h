@@ -83,6 +83,14 @@ class Trainer {
     int64_t stop_wish = 0;
   };
 
+  struct BatchLoss {
+    double loss;  // Mean over the targets.
+    int64_t tokens;
+  };
+
+  // Computes the global batch that begins at that row: leaves the sum of its
+  // gradients, divided by its number of targets.
+  BatchLoss Accumulate(int64_t first_row, int64_t targets);
   // Computes the next step, and updates unless something is wrong with it.
   StepResult Step(const TrainerEvents& events);
   // Moves the position past an anomaly, or back.
