@@ -118,6 +118,8 @@ struct LoraBackwardArgs {
 // sum = x + delta (where delta is present), y = sum * rstd * weight with
 // rstd = 1 / sqrt(mean(sum^2) + epsilon). Zhang and Sennrich 2019.
 struct RmsNormArgs {
+  // Whether it is a norm of differences from the row's mean.
+  static constexpr bool kCenters = false;
   View x;       // [T, H]
   View delta;   // [T, H], or absent: then sum is x and not written.
   View weight;  // [H] F32.
@@ -129,6 +131,7 @@ struct RmsNormArgs {
 
 // Adds the norm's input gradient to dx, or assigns it.
 struct RmsNormBackwardArgs {
+  static constexpr bool kCenters = false;
   View dy;      // [T, H] of the compute type or F32.
   View x;       // [T, H] the normalized sum.
   View weight;  // [H] F32.
@@ -143,6 +146,7 @@ struct RmsNormBackwardArgs {
 // deviation costs rstd the digits that sum itself has lost to it, no more. Ba,
 // Kiros and Hinton 2016.
 struct LayerNormArgs {
+  static constexpr bool kCenters = true;
   View x;       // [T, H]
   View delta;   // [T, H], or absent: then sum is x and not written.
   View weight;  // [H] F32.
@@ -157,6 +161,7 @@ struct LayerNormArgs {
 // Adds the norm's input gradient to dx, or assigns it. Weight and bias are
 // frozen and have no gradient.
 struct LayerNormBackwardArgs {
+  static constexpr bool kCenters = true;
   View dy;      // [T, H] of the compute type or F32.
   View x;       // [T, H] the normalized sum.
   View weight;  // [H] F32.

@@ -14,14 +14,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-// Whether a norm is of differences from the row's mean.
-template <typename Args>
-inline constexpr bool kCenters = false;
-template <>
-inline constexpr bool kCenters<LayerNormArgs> = true;
-template <>
-inline constexpr bool kCenters<LayerNormBackwardArgs> = true;
-
 // v - center. Elements beyond the row's end stay zero, as they are summed.
 HWY_INLINE FloatVec Centered(FloatVec v, FloatVec center, Whole) {
   return hn::Sub(v, center);
@@ -35,7 +27,7 @@ HWY_INLINE FloatVec Centered(FloatVec v, FloatVec center, First first) {
 // they are.
 template <typename Args, typename T, typename Lanes>
 HWY_INLINE FloatVec LoadForNorm(const T* x, FloatVec center, Lanes lanes) {
-  if constexpr (kCenters<Args>) {
+  if constexpr (Args::kCenters) {
     return Centered(Load(x, lanes), center, lanes);
   } else {
     return Load(x, lanes);
@@ -70,7 +62,7 @@ void NormRow(const Args& args, int64_t row) {
   const T* x = SumRow<T>(args, row);
   const Floats d;
   auto center = hn::Zero(d);
-  if constexpr (kCenters<Args>) {
+  if constexpr (Args::kCenters) {
     const float mean = MeanOf(x, n);
     args.mean.template As<float>()[row] = mean;
     center = hn::Set(d, mean);
@@ -89,7 +81,7 @@ void NormRow(const Args& args, int64_t row) {
   ForVectors(n, [&](auto lanes, int64_t i) HWY_ATTR {
     const auto v = LoadForNorm<Args>(x + i, center, lanes);
     auto scaled = hn::Mul(hn::Mul(v, factor), Load(weight + i, lanes));
-    if constexpr (kCenters<Args>) {
+    if constexpr (Args::kCenters) {
       const float* bias = args.bias.template As<const float>();
       scaled = hn::Add(scaled, Load(bias + i, lanes));
     }
@@ -117,7 +109,7 @@ void NormBackwardRow(const Args& args, int64_t row) {
   const float rstd = args.rstd.template As<const float>()[row];
   const Floats d;
   auto center = hn::Zero(d);
-  if constexpr (kCenters<Args>) {
+  if constexpr (Args::kCenters) {
     center = hn::Set(d, args.mean.template As<const float>()[row]);
   }
   auto dot = hn::Zero(d);
@@ -125,7 +117,7 @@ void NormBackwardRow(const Args& args, int64_t row) {
   ForVectors(n, [&](auto lanes, int64_t i) HWY_ATTR {
     const auto g = hn::Mul(Load(dy + i, lanes), Load(weight + i, lanes));
     dot = hn::MulAdd(g, LoadForNorm<Args>(x + i, center, lanes), dot);
-    if constexpr (kCenters<Args>) total = hn::Add(total, g);
+    if constexpr (Args::kCenters) total = hn::Add(total, g);
   });
   const float mean = SumOfLanes(dot) / static_cast<float>(n);
   const auto along = hn::Set(d, rstd);
@@ -135,7 +127,7 @@ void NormBackwardRow(const Args& args, int64_t row) {
   const bool add = args.update == Update::kAdd;
   ForVectors(n, [&](auto lanes, int64_t i) HWY_ATTR {
     auto g = hn::Mul(Load(dy + i, lanes), Load(weight + i, lanes));
-    if constexpr (kCenters<Args>) g = hn::Sub(g, mean_g);
+    if constexpr (Args::kCenters) g = hn::Sub(g, mean_g);
     auto v = hn::NegMulAdd(LoadForNorm<Args>(x + i, center, lanes), back,
                            hn::Mul(g, along));
     if (add) v = hn::Add(v, Load(dx + i, lanes));

@@ -33,14 +33,6 @@ __device__ __forceinline__ int64_t ColumnOf(int i) {
   return (int64_t{threadIdx.x} + int64_t{i} * blockDim.x) * kN;
 }
 
-// Whether a norm is of differences from the row's mean.
-template <typename Args>
-inline constexpr bool kCenters = false;
-template <>
-inline constexpr bool kCenters<LayerNormArgs> = true;
-template <>
-inline constexpr bool kCenters<LayerNormBackwardArgs> = true;
-
 // What a block adds up; see BlockReduce.
 enum Sums : int { kProducts, kElements };
 
@@ -72,7 +64,7 @@ __global__ void __launch_bounds__(1024)
     for (const float v : held[i].v) elements += v;
   }
   float mean = 0.0f;
-  if constexpr (kCenters<Args>) {
+  if constexpr (Args::kCenters) {
     mean = BlockReduce<kElements>(elements, Plus()) / static_cast<float>(cols);
     if (threadIdx.x == 0) args.mean.template As<float>()[row] = mean;
   }
@@ -81,7 +73,7 @@ __global__ void __launch_bounds__(1024)
   for (int i = 0; i < kHeld<kN>; ++i) {
     if (ColumnOf<kN>(i) >= cols) break;
     for (float& v : held[i].v) {
-      if constexpr (kCenters<Args>) v -= mean;
+      if constexpr (Args::kCenters) v -= mean;
       squares += v * v;
     }
   }
@@ -96,7 +88,7 @@ __global__ void __launch_bounds__(1024)
     const Pack<kN> weight =
         Load<kN>(args.weight.template As<const float>() + col);
     for (int j = 0; j < kN; ++j) held[i].v[j] *= rstd * weight.v[j];
-    if constexpr (kCenters<Args>) {
+    if constexpr (Args::kCenters) {
       const Pack<kN> bias =
           Load<kN>(args.bias.template As<const float>() + col);
       for (int j = 0; j < kN; ++j) held[i].v[j] += bias.v[j];
@@ -115,7 +107,7 @@ __global__ void __launch_bounds__(1024)
   Pack<kN> x[kHeld<kN>];
   Pack<kN> g[kHeld<kN>];
   float mean = 0.0f;
-  if constexpr (kCenters<Args>) {
+  if constexpr (Args::kCenters) {
     mean = args.mean.template As<const float>()[row];
   }
   float dot = 0.0f;
@@ -129,7 +121,7 @@ __global__ void __launch_bounds__(1024)
     const Pack<kN> weight =
         Load<kN>(args.weight.template As<const float>() + col);
     for (int j = 0; j < kN; ++j) {
-      if constexpr (kCenters<Args>) x[i].v[j] -= mean;
+      if constexpr (Args::kCenters) x[i].v[j] -= mean;
       g[i].v[j] *= weight.v[j];
       dot += g[i].v[j] * x[i].v[j];
       elements += g[i].v[j];
@@ -140,7 +132,7 @@ __global__ void __launch_bounds__(1024)
       BlockReduce<kProducts>(dot, Plus()) / static_cast<float>(cols);
   const float back = mean_dot * rstd * rstd * rstd;
   float mean_g = 0.0f;
-  if constexpr (kCenters<Args>) {
+  if constexpr (Args::kCenters) {
     mean_g =
         BlockReduce<kElements>(elements, Plus()) / static_cast<float>(cols);
   }
@@ -150,7 +142,7 @@ __global__ void __launch_bounds__(1024)
     if (col >= cols) break;
     T* to = args.dx.template Row<T>(row) + col;
     for (int j = 0; j < kN; ++j) {
-      if constexpr (kCenters<Args>) g[i].v[j] -= mean_g;
+      if constexpr (Args::kCenters) g[i].v[j] -= mean_g;
       g[i].v[j] = g[i].v[j] * rstd - x[i].v[j] * back;
     }
     if (args.update == Update::kAdd) {
