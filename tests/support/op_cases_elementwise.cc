@@ -17,7 +17,6 @@ struct Size {
 // Odd, one row, and long enough for several threads.
 constexpr Size kSizes[] = {
     {3, 5, "Small"}, {1, 37, "OneRow"}, {70, 601, "Large"}};
-constexpr Layout2d kLayouts[] = {Layout2d::kDense, Layout2d::kStrided};
 
 void AddFill(const Size& size, DType dtype, Layout2d layout, OpCaseList* list) {
   const double value = -1.5;
@@ -172,39 +171,38 @@ void AddScatterPieces(const ScatterShape& shape, DType to, OpCaseList* list) {
 }
 
 // The result is a double on the host, returned in a tensor for comparison.
-void AddSquaredNorm(int64_t elements, OpCaseList* list) {
+void AddSquaredNorm(int64_t elements, Layout2d layout, OpCaseList* list) {
   const HostMatrix x = RandomMatrix("x", 1, elements, DType::kF32);
-  list->push_back({.entry = "squared_norm",
-                   .name = "Of" + std::to_string(elements),
-                   .prepare =
-                       [=](Device* device) {
-                         const Tensor values = UploadVector(device, x);
-                         const Tensor norm = Room(device, 1, 1, DType::kF32);
-                         return PreparedOp{.run =
-                                               [=] {
-                                                 double result = 0.0;
-                                                 device->backend().squared_norm(
-                                                     device->queue(),
-                                                     values.view(), &result);
-                                                 device->Synchronize();
-                                                 const auto single =
-                                                     static_cast<float>(result);
-                                                 norm.CopyFrom(&single);
-                                               },
-                                           .results = {{"result", norm}}};
-                       },
-                   .expect = [=]() -> std::vector<OpExpectation> {
-                     const HostMatrix norm =
-                         reference::Matmul(MatmulForm::kNT, x, x);
-                     return {Expect("result", norm, {}, norm)};
-                   }});
+  list->push_back(
+      {.entry = "squared_norm",
+       .name = "Of" + std::to_string(elements) + WordOf(layout),
+       .prepare =
+           [=](Device* device) {
+             const Tensor values = Upload(device, x, DType::kF32, layout);
+             const Tensor norm = Room(device, 1, 1, DType::kF32);
+             return PreparedOp{
+                 .run =
+                     [=] {
+                       double result = 0.0;
+                       device->backend().squared_norm(device->queue(),
+                                                      values.view(), &result);
+                       device->Synchronize();
+                       const auto single = static_cast<float>(result);
+                       norm.CopyFrom(&single);
+                     },
+                 .results = {{"result", norm}}};
+           },
+       .expect = [=]() -> std::vector<OpExpectation> {
+         const HostMatrix norm = reference::Matmul(MatmulForm::kNT, x, x);
+         return {Expect("result", norm, {}, norm)};
+       }});
 }
 
 }  // namespace
 
 void AddElementwiseCases(OpCaseList* list) {
   for (const Size& size : kSizes) {
-    for (const Layout2d layout : kLayouts) {
+    for (const Layout2d layout : kEveryLayout) {
       for (const DType from : kComputeTypes) {
         AddFill(size, from, layout, list);
         for (const DType to : kComputeTypes) {
@@ -218,7 +216,8 @@ void AddElementwiseCases(OpCaseList* list) {
     for (const DType to : kComputeTypes) AddScatterPieces(shape, to, list);
   }
   for (const int64_t elements : {1, 8191, 100003}) {
-    AddSquaredNorm(elements, list);
+    AddSquaredNorm(elements, Layout2d::kDense, list);
+    AddSquaredNorm(elements, Layout2d::kStrided, list);
   }
 }
 

@@ -189,7 +189,7 @@ std::vector<OpExpectation> ExpectMerged(const MergeCase& c) {
 }
 
 void Add(const MergeCase& c, OpCaseList* list) {
-  for (const Layout2d layout : {Layout2d::kDense, Layout2d::kStrided}) {
+  for (const Layout2d layout : kEveryLayout) {
     list->push_back(
         {.entry = "merge_logit_stats",
          .name = c.name + WordOf(layout),

@@ -214,16 +214,17 @@ OpCase GeluBackwardCase(int64_t rows, int64_t cols, DType dtype,
           .expect = expect};
 }
 
-OpCase AdamWCase(int64_t elements, const AdamWArgs& hyper, std::string name) {
+OpCase AdamWCase(int64_t elements, const AdamWArgs& hyper, Layout2d layout,
+                 const char* word) {
   const HostMatrix value = RandomMatrix("value", 1, elements, DType::kF32);
   const HostMatrix grad = RandomMatrix("grad", 1, elements, DType::kF32);
   const HostMatrix m = RandomMatrix("m", 1, elements, DType::kF32);
   const HostMatrix v = Absolute(RandomMatrix("v", 1, elements, DType::kF32));
   const auto prepare = [=](Device* device) {
-    const Tensor on_value = UploadVector(device, value);
-    const Tensor on_grad = UploadVector(device, grad);
-    const Tensor on_m = UploadVector(device, m);
-    const Tensor on_v = UploadVector(device, v);
+    const Tensor on_value = Upload(device, value, DType::kF32, layout);
+    const Tensor on_grad = Upload(device, grad, DType::kF32, layout);
+    const Tensor on_m = Upload(device, m, DType::kF32, layout);
+    const Tensor on_v = Upload(device, v, DType::kF32, layout);
     return PreparedOp{
         .run =
             [=] {
@@ -259,7 +260,7 @@ OpCase AdamWCase(int64_t elements, const AdamWArgs& hyper, std::string name) {
             Expect("v", new_v, bound, new_v)};
   };
   return {.entry = "adamw",
-          .name = std::move(name),
+          .name = word + WordOf(layout),
           .prepare = prepare,
           .expect = expect};
 }
@@ -267,9 +268,8 @@ OpCase AdamWCase(int64_t elements, const AdamWArgs& hyper, std::string name) {
 }  // namespace
 
 void AddLayerCases(OpCaseList* list) {
-  constexpr Layout2d kLayouts[] = {Layout2d::kDense, Layout2d::kStrided};
   for (const DType dtype : kComputeTypes) {
-    for (const Layout2d layout : kLayouts) {
+    for (const Layout2d layout : kEveryLayout) {
       for (const auto direction : {Direction::kForward, Direction::kBackward}) {
         list->push_back(RopeCase(1, 2, dtype, layout, direction));
         list->push_back(RopeCase(3, 64, dtype, layout, direction));
@@ -284,13 +284,16 @@ void AddLayerCases(OpCaseList* list) {
       }
     }
   }
-  list->push_back(AdamWCase(5, {.learning_rate = 1e-2f, .step = 1}, "First"));
-  list->push_back(AdamWCase(20001,
-                            {.learning_rate = 1e-2f,
-                             .weight_decay = 0.1f,
-                             .grad_scale = 0.5f,
-                             .step = 100},
-                            "DecayedAndClipped"));
+  for (const Layout2d layout : {Layout2d::kDense, Layout2d::kStrided}) {
+    list->push_back(
+        AdamWCase(5, {.learning_rate = 1e-2f, .step = 1}, layout, "First"));
+    list->push_back(AdamWCase(20001,
+                              {.learning_rate = 1e-2f,
+                               .weight_decay = 0.1f,
+                               .grad_scale = 0.5f,
+                               .step = 100},
+                              layout, "DecayedAndClipped"));
+  }
 }
 
 }  // namespace lorica

@@ -317,7 +317,7 @@ void AddLayerNormCases(const NormCase& c, OpCaseList* list) {
 
 void AddNormCases(OpCaseList* list) {
   for (const DType dtype : kComputeTypes) {
-    for (const Layout2d layout : {Layout2d::kDense, Layout2d::kStrided}) {
+    for (const Layout2d layout : kEveryLayout) {
       for (const bool delta : {false, true}) {
         for (const auto& [rows, cols] :
              {std::pair<int64_t, int64_t>{1, 7}, {3, 64}, {70, 577}}) {

@@ -30,12 +30,13 @@ struct ProductCase {
   double scale = 1.0;
   Update update = Update::kAssign;
   bool biased = false;
+  Layout2d y_layout = Layout2d::kDense;  // Of y alone, where `layout` is dense.
 };
 
 std::string NameOf(const ProductCase& c) {
   return WordOf(c.form) + std::to_string(c.m) + "x" + std::to_string(c.n) +
          "x" + std::to_string(c.k) + WordOf(c.dtype) + "To" + WordOf(c.result) +
-         WordOf(c.layout) + (c.biased ? "Biased" : "") +
+         WordOf(c.layout) + WordOf(c.y_layout) + (c.biased ? "Biased" : "") +
          (c.update == Update::kAdd ? "Added" : "");
 }
 
@@ -56,10 +57,12 @@ HostMatrix BiasOf(const ProductCase& c) {
 PreparedOp Prepare(const ProductCase& c, Device* device) {
   const Tensor a = Upload(device, LeftOf(c), c.dtype, c.layout);
   const Tensor b = Upload(device, RightOf(c), c.dtype, c.layout);
+  const Layout2d y_layout =
+      c.layout == Layout2d::kDense ? c.y_layout : c.layout;
   const Tensor y = c.update == Update::kAdd
                        ? Upload(device, RandomMatrix("y", c.m, c.n, c.result),
-                                c.result, c.layout)
-                       : Room(device, c.m, c.n, c.result, c.layout);
+                                c.result, y_layout)
+                       : Room(device, c.m, c.n, c.result, y_layout);
   const Tensor bias = c.biased ? Upload(device, BiasOf(c), c.dtype) : Tensor();
   return {.run =
               [=] {
@@ -140,6 +143,21 @@ void AddPackedThinCases(OpCaseList* list) {
   }
   // So wide that its depth of three tiles is not cut.
   list->push_back(CaseOf({MatmulForm::kTN, 8, 8200, 130, kB, kF}));
+  // Results whose rows do not lie as those of the operands.
+  const ProductCase cases[] = {{MatmulForm::kNT, 70, 21, 200, kB, kB},
+                               {MatmulForm::kNT, 70, 21, 72, kB, kF},
+                               {MatmulForm::kNN, 130, 24, 72, kB, kB},
+                               {MatmulForm::kTN, 24, 136, 300, kB, kF},
+                               {MatmulForm::kTN, 136, 24, 200, kB, kF},
+                               {MatmulForm::kTN, 8, 8200, 130, kB, kF},
+                               {MatmulForm::kTN, 8200, 8, 65, kB, kF}};
+  for (ProductCase c : cases) {
+    for (const Layout2d layout : {Layout2d::kStrided, Layout2d::kPadded}) {
+      c.y_layout = layout;
+      c.update = layout == Layout2d::kStrided ? Update::kAssign : Update::kAdd;
+      list->push_back(CaseOf(c));
+    }
+  }
 }
 
 // With a bias, from a single row to several panels of columns and of depth.

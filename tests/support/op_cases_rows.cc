@@ -120,7 +120,7 @@ OpCase DropoutCase(float p, DType dtype, Layout2d layout, Update update) {
 
 void AddRowCases(OpCaseList* list) {
   for (const DType dtype : kComputeTypes) {
-    for (const Layout2d layout : {Layout2d::kDense, Layout2d::kStrided}) {
+    for (const Layout2d layout : kEveryLayout) {
       list->push_back(GatherCase(dtype, layout));
       list->push_back(ScatterCase(dtype, layout));
       for (const Update update : {Update::kAssign, Update::kAdd}) {

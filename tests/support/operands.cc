@@ -15,12 +15,15 @@ namespace {
 // alignment.
 constexpr int64_t kLeft = 3;
 constexpr int64_t kRight = 4;
+// Elements of which rows of a padded matrix have a multiple.
+constexpr int64_t kPadding = 8;
 
 template <typename T>
 Tensor UploadAs(Device* device, const HostMatrix& values, Layout2d layout) {
-  const bool strided = layout == Layout2d::kStrided;
-  const int64_t left = strided ? kLeft : 0;
-  const int64_t width = values.cols + (strided ? kLeft + kRight : 0);
+  const int64_t left = layout == Layout2d::kStrided ? kLeft : 0;
+  int64_t width = values.cols;
+  if (layout == Layout2d::kStrided) width += kLeft + kRight;
+  if (layout == Layout2d::kPadded) width = (width / kPadding + 1) * kPadding;
   std::vector<T> host(static_cast<size_t>(values.rows * width),
                       T(std::numeric_limits<float>::quiet_NaN()));
   for (int64_t r = 0; r < values.rows; ++r) {
@@ -30,7 +33,8 @@ Tensor UploadAs(Device* device, const HostMatrix& values, Layout2d layout) {
     }
   }
   Tensor whole = Tensor::FromHost<T>(device, {values.rows, width}, host);
-  return strided ? whole.Cols({left, left + values.cols}) : whole;
+  return layout == Layout2d::kDense ? whole
+                                    : whole.Cols({left, left + values.cols});
 }
 
 }  // namespace
@@ -115,7 +119,15 @@ std::string WordOf(DType dtype) {
 }
 
 std::string WordOf(Layout2d layout) {
-  return layout == Layout2d::kStrided ? "Strided" : "";
+  switch (layout) {
+    case Layout2d::kDense:
+      return "";
+    case Layout2d::kStrided:
+      return "Strided";
+    case Layout2d::kPadded:
+      return "Padded";
+  }
+  return "";
 }
 
 }  // namespace lorica

@@ -29,8 +29,11 @@ void Put(const HostMatrix& block, int64_t row, int64_t col, HostMatrix* to);
 // Integers in [begin, end).
 std::vector<int32_t> RandomInts(const char* name, int64_t count, Range range);
 
-// Whether a matrix is a slice of a wider one, at an odd offset.
-enum class Layout2d : uint8_t { kDense, kStrided };
+// Whether a matrix is a slice of a wider one: at an odd offset and of an odd
+// stride, or with all of its rows at multiples of 16 bytes.
+enum class Layout2d : uint8_t { kDense, kStrided, kPadded };
+inline constexpr Layout2d kEveryLayout[] = {
+    Layout2d::kDense, Layout2d::kStrided, Layout2d::kPadded};
 
 Tensor Upload(Device* device, const HostMatrix& values, DType dtype,
               Layout2d layout = Layout2d::kDense);
@@ -44,7 +47,7 @@ Tensor Room(Device* device, int64_t rows, int64_t cols, DType dtype,
 
 // "Bf16", "F32".
 std::string WordOf(DType dtype);
-// "", "Strided".
+// "", "Strided", "Padded".
 std::string WordOf(Layout2d layout);
 
 }  // namespace lorica
