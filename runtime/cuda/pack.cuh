@@ -1,5 +1,5 @@
 // Elements by the pack: what a thread loads, computes in F32 and stores at
-// once. A pack of eight takes 16-byte accesses at multiples of 16.
+// once. Packs of more than one take 16-byte accesses at multiples of 16.
 #ifndef LORICA_RUNTIME_CUDA_PACK_CUH_
 #define LORICA_RUNTIME_CUDA_PACK_CUH_
 
@@ -19,6 +19,8 @@ namespace lorica::cuda {
 using bf16 = __nv_bfloat16;
 
 inline constexpr int kWidePack = 8;
+// Of F32, one access.
+inline constexpr int kShortPack = 4;
 
 template <int kN>
 struct Pack {
@@ -77,11 +79,14 @@ __device__ __forceinline__ void StoreOne(float value, bf16* to) {
       static_cast<uint16_t>(Bf16Pair(value, 0.0f));
 }
 
-// T is float or bf16, kN one or kWidePack.
+// T is float or bf16, kN one or kWidePack, of float also kShortPack.
 template <int kN, typename T>
 __device__ __forceinline__ Pack<kN> Load(const T* from) {
   if constexpr (kN == 1) {
     return {{LoadOne(from)}};
+  } else if constexpr (kN == kShortPack) {
+    const float4 a = *reinterpret_cast<const float4*>(from);
+    return {{a.x, a.y, a.z, a.w}};
   } else {
     return LoadWide(from);
   }
@@ -89,10 +94,41 @@ __device__ __forceinline__ Pack<kN> Load(const T* from) {
 
 template <int kN, typename T>
 __device__ __forceinline__ void Store(const Pack<kN>& pack, T* to) {
+  const float* v = pack.v;
   if constexpr (kN == 1) {
-    StoreOne(pack.v[0], to);
+    StoreOne(v[0], to);
+  } else if constexpr (kN == kShortPack) {
+    *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
   } else {
     StoreWide(pack, to);
+  }
+}
+
+LORICA_HOST_DEVICE inline bool IsAligned(const void* data) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0;
+}
+
+// The first `count` elements of a pack, and `rest` in place of others: at once
+// where all are there and begin at a multiple of 16 bytes, else one by one. Who
+// sums them does so in the same order wherever they lie.
+template <int kN, typename T>
+__device__ __forceinline__ Pack<kN> LoadPart(const T* from, int64_t count,
+                                             float rest = 0.0f) {
+  if (count >= kN && IsAligned(from)) return Load<kN>(from);
+  Pack<kN> pack;
+  for (int i = 0; i < kN; ++i) {
+    pack.v[i] = i < count ? LoadOne(from + i) : rest;
+  }
+  return pack;
+}
+
+// Stores the first `count` elements likewise.
+template <int kN, typename T>
+__device__ __forceinline__ void StorePart(const Pack<kN>& pack, T* to,
+                                          int64_t count) {
+  if (count >= kN && IsAligned(to)) return Store(pack, to);
+  for (int i = 0; i < kN; ++i) {
+    if (i < count) StoreOne(pack.v[i], to + i);
   }
 }
 
@@ -105,13 +141,17 @@ __device__ __forceinline__ Pack<kN> Rounded(Pack<kN> pack) {
   return pack;
 }
 
-// Whether the view's rows consist of wide packs at multiples of 16 bytes. An
-// absent view does not stand in the way.
-LORICA_HOST_DEVICE inline bool IsPacked(const View& v) {
+// Whether the view's rows begin at multiples of 16 bytes. An absent view does
+// not stand in the way.
+LORICA_HOST_DEVICE inline bool HasAlignedRows(const View& v) {
   const size_t stride = static_cast<size_t>(v.row_stride) * SizeOf(v.dtype);
   return !v.present() ||
-         (reinterpret_cast<uintptr_t>(v.data) % 16 == 0 &&
-          v.cols % kWidePack == 0 && (v.rows <= 1 || stride % 16 == 0));
+         (IsAligned(v.data) && (v.rows <= 1 || stride % 16 == 0));
+}
+
+// Whether they consist of wide packs as well.
+LORICA_HOST_DEVICE inline bool IsPacked(const View& v) {
+  return !v.present() || (HasAlignedRows(v) && v.cols % kWidePack == 0);
 }
 
 // Calls body.template operator()<T>() with the element type.
@@ -124,8 +164,8 @@ void DispatchFloat(DType dtype, const Body& body) {
   }
 }
 
-// Calls body.template operator()<kN>() with the widest pack that all of the
-// views allow.
+// Calls body.template operator()<kN>() with the widest pack that can be moved
+// at once in all of the views.
 template <typename Body>
 void DispatchPack(std::initializer_list<View> views, const Body& body) {
   bool packed = true;
