@@ -50,56 +50,90 @@ __device__ void MergeStats(const LogitTile& tile, int64_t row, float largest,
   if (here) tile.target_logits[row] = target_logit;
 }
 
-template <typename T, int kN>
+// Columns from a thread's pack to its next.
+constexpr int64_t kRowStep = int64_t{kThreads} * kWidePack;
+
+template <typename T>
 __global__ void __launch_bounds__(kThreads)
     LogitStatsKernel(const __grid_constant__ LogitTile tile) {
   const int64_t row = blockIdx.x;
   const int64_t n = tile.logits.cols;
+  const int64_t first = int64_t{threadIdx.x} * kWidePack;
   const float* logits = tile.logits.Row<const float>(row);
+  const auto load = [&](int64_t col) {
+    return LoadPart<kWidePack>(logits + col, n - col, -INFINITY);
+  };
   float largest = -INFINITY;
-  for (int64_t col = threadIdx.x * kN; col < n; col += kThreads * kN) {
-    const Pack<kN> pack = Load<kN>(logits + col);
-    for (const float v : pack.v) largest = fmaxf(largest, v);
+  for (int64_t col = first; col < n; col += kRowStep) {
+    for (const float v : load(col).v) largest = fmaxf(largest, v);
   }
   largest = BlockReduce(largest, Larger());
   float sum = 0.0f;
-  for (int64_t col = threadIdx.x * kN; col < n; col += kThreads * kN) {
-    Pack<kN> pack = Load<kN>(logits + col);
+  for (int64_t col = first; col < n; col += kRowStep) {
+    Pack<kWidePack> pack = load(col);
     for (float& v : pack.v) {
       v = __expf(v - largest);
       sum += v;
     }
-    if (tile.exps.present()) Store(pack, tile.exps.Row<T>(row) + col);
+    if (tile.exps.present()) {
+      StorePart(pack, tile.exps.Row<T>(row) + col, n - col);
+    }
   }
   sum = BlockReduce(sum, Plus());
   if (threadIdx.x == 0) MergeStats(tile, row, largest, sum);
 }
 
-// A thread takes a row.
-__global__ void __launch_bounds__(kThreads)
+// Threads of a block that merges, few so that more blocks share the
+// exponentials of a thousand rows.
+constexpr int kMergeThreads = 64;
+
+// A thread takes a pack of rows.
+__global__ void __launch_bounds__(kMergeThreads)
     MergeStatsKernel(const __grid_constant__ MergeLogitStatsArgs args) {
-  const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (row >= args.stats.cols) return;
+  const int64_t first =
+      (int64_t{blockIdx.x} * kMergeThreads + threadIdx.x) * kShortPack;
+  const int64_t count = args.stats.cols - first;
+  if (count <= 0) return;
   const View& slices = args.slices;
-  float largest = -INFINITY;
+  const auto load = [&](int64_t row) {
+    return LoadPart<kShortPack>(slices.Row<const float>(row) + first, count);
+  };
+  Pack<kShortPack> largest;
+  for (float& v : largest.v) v = -INFINITY;
   for (int64_t s = 0; s < slices.rows; s += 3) {
-    largest = fmaxf(largest, slices.Row<const float>(s)[row]);
+    const Pack<kShortPack> max = load(s);
+    for (int i = 0; i < kShortPack; ++i) {
+      largest.v[i] = fmaxf(largest.v[i], max.v[i]);
+    }
   }
-  double sum = 0.0;
-  double target = 0.0;
+  double sums[kShortPack] = {};
+  double targets[kShortPack] = {};
   for (int64_t s = 0; s < slices.rows; s += 3) {
-    const double below = double{slices.Row<const float>(s)[row]} - largest;
-    sum += slices.Row<const float>(s + 1)[row] * exp(below);
-    target += slices.Row<const float>(s + 2)[row];
+    const Pack<kShortPack> max = load(s);
+    const Pack<kShortPack> sum = load(s + 1);
+    const Pack<kShortPack> target = load(s + 2);
+    for (int i = 0; i < kShortPack; ++i) {
+      sums[i] += sum.v[i] * exp(double{max.v[i]} - largest.v[i]);
+      targets[i] += target.v[i];
+    }
   }
-  args.stats.Row<float>(0)[row] = largest;
-  args.stats.Row<float>(1)[row] = static_cast<float>(sum);
-  args.stats.Row<float>(2)[row] = static_cast<float>(target);
+  Pack<kShortPack> sum;
+  Pack<kShortPack> target;
+  for (int i = 0; i < kShortPack; ++i) {
+    sum.v[i] = static_cast<float>(sums[i]);
+    target.v[i] = static_cast<float>(targets[i]);
+  }
+  const auto store = [&](const Pack<kShortPack>& pack, int64_t row) {
+    StorePart(pack, args.stats.Row<float>(row) + first, count);
+  };
+  store(largest, 0);
+  store(sum, 1);
+  store(target, 2);
 }
 
 // Turns a tile's exponentials into scale * (softmax - onehot(target)), zero in
 // rows without loss.
-template <typename T, int kN>
+template <typename T>
 __global__ void __launch_bounds__(kThreads)
     LogitGradKernel(const __grid_constant__ LogitTile tile, float scale,
                     const float* times) {
@@ -111,15 +145,16 @@ __global__ void __launch_bounds__(kThreads)
              : scale * expf(tile.tile_max[row] - tile.maxima[row]) /
                    tile.sums[row];
   const int64_t target = id < 0 ? -1 : id - tile.first_vocab;
+  const int64_t n = tile.exps.cols;
   T* exps = tile.exps.Row<T>(row);
-  for (int64_t col = threadIdx.x * kN; col < tile.exps.cols;
-       col += kThreads * kN) {
-    Pack<kN> pack = Load<kN>(exps + col);
-    for (int i = 0; i < kN; ++i) {
+  for (int64_t col = int64_t{threadIdx.x} * kWidePack; col < n;
+       col += kRowStep) {
+    Pack<kWidePack> pack = LoadPart<kWidePack>(exps + col, n - col);
+    for (int i = 0; i < kWidePack; ++i) {
       pack.v[i] *= factor;
       if (col + i == target) pack.v[i] -= scale;
     }
-    Store(pack, exps + col);
+    StorePart(pack, exps + col, n - col);
   }
 }
 
@@ -176,20 +211,20 @@ void LogitStats(Queue* queue, const LogitStatsArgs& args) {
                    .b = args.weight.Rows(vocab),
                    .y = tile.logits});
     DispatchFloat(args.h.dtype, [&]<typename T>() {
-      DispatchPack({tile.logits, tile.exps}, [&]<int kN>() {
-        Launch(queue,
-               {.grid = dim3(static_cast<unsigned>(rows)),
-                .block = dim3(kThreads)},
-               LogitStatsKernel<T, kN>, tile);
-      });
+      Launch(
+          queue,
+          {.grid = dim3(static_cast<unsigned>(rows)), .block = dim3(kThreads)},
+          LogitStatsKernel<T>, tile);
     });
   });
 }
 
 void MergeLogitStats(Queue* queue, const MergeLogitStatsArgs& args) {
-  const int64_t blocks = (args.stats.cols + kThreads - 1) / kThreads;
+  constexpr int64_t kRows = int64_t{kMergeThreads} * kShortPack;
   Launch(queue,
-         {.grid = dim3(static_cast<unsigned>(blocks)), .block = dim3(kThreads)},
+         {.grid = dim3(
+              static_cast<unsigned>((args.stats.cols + kRows - 1) / kRows)),
+          .block = dim3(kMergeThreads)},
          MergeStatsKernel, args);
 }
 
@@ -205,13 +240,11 @@ void LogitGrad(Queue* queue, const LogitGradArgs& args) {
     tile.targets = args.targets.As<const int32_t>();
     tile.first_vocab = args.first_vocab + vocab.begin;
     DispatchFloat(args.exps.dtype, [&]<typename T>() {
-      DispatchPack({tile.exps}, [&]<int kN>() {
-        Launch(queue,
-               {.grid = dim3(static_cast<unsigned>(tile.exps.rows)),
-                .block = dim3(kThreads)},
-               LogitGradKernel<T, kN>, tile, args.scale,
-               args.times.As<const float>());
-      });
+      Launch(queue,
+             {.grid = dim3(static_cast<unsigned>(tile.exps.rows)),
+              .block = dim3(kThreads)},
+             LogitGradKernel<T>, tile, args.scale,
+             args.times.As<const float>());
     });
     Matmul(queue,
            {.form = MatmulForm::kNN,
