@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kSide = kTileRows;
 constexpr int kThinTile = kTileElements<kSide>;
+constexpr size_t kThinSharedBytes = 4 * kThinTile * sizeof(bf16);
 // Fewer rows, as in generation, leave most of the device idle unless the depth
 // is cut, which the product library does.
 constexpr int64_t kFewestRows = kWarpRows;
@@ -77,20 +78,57 @@ __device__ __forceinline__ void StartPart(bf16* tile, const View& matrix,
       [&](int r) { return matrix.Row<const bf16>(row + r) + col; });
 }
 
-// Calls body(row, col, value) for this thread's sums of a warp's 16 rows.
-template <int kN, typename Body>
-__device__ __forceinline__ void ForSums(const float (&sum)[kN / 8][4],
-                                        const Body& body) {
+// How a warp's sums [16, kN] are turned into rows of y: as they are, or each
+// column into a row.
+enum class Turn : uint8_t { kNone, kTransposed };
+
+// Calls body(row of y, column, pack) for the warp's sums, by way of shared
+// memory that no warp reads any more: of columns [0, kN) where the sums' rows
+// are y's, else of columns [0, 16). Rows and columns count from the warp's
+// first.
+template <Turn kTurn, int kN, typename Body>
+__device__ __forceinline__ void ForPacksOfSums(const float (&sum)[kN / 8][4],
+                                               void* shared,
+                                               const Body& body) {
+  constexpr bool kTurned = kTurn == Turn::kTransposed;
+  constexpr int kRows = kTurned ? kN : kWarpRows;
+  constexpr int kPacks = (kTurned ? kWarpRows : kN) / kWidePack;
+  // Rows at multiples of 16 bytes such that neither side of the way has more
+  // than two lanes at a bank.
+  constexpr int kStride = kTurned ? kWarpRows + 4 : kN + 8;
+  static_assert(kTileThreads / kWarp * kRows * kStride * sizeof(float) <=
+                kThinSharedBytes);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp_row = static_cast<int>(threadIdx.x) / kWarp * kWarpRows;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  float* stage = static_cast<float*>(shared) + warp * kRows * kStride;
 #pragma unroll
   for (int n = 0; n < kN / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      body(warp_row + lane / 4 + i / 2 * 8, n * 8 + lane % 4 * 2 + i % 2,
-           sum[n][i]);
+      const int row = lane / 4 + i / 2 * 8;
+      const int col = n * 8 + lane % 4 * 2 + i % 2;
+      stage[kTurned ? col * kStride + row : row * kStride + col] = sum[n][i];
     }
   }
+  __syncwarp();
+  for (int i = lane; i < kRows * kPacks; i += kWarp) {
+    const int row = i / kPacks;
+    const int col = i % kPacks * kWidePack;
+    body(row, col, LoadWide(stage + row * kStride + col));
+  }
+}
+
+// Of `count` elements at `to`.
+template <typename T>
+__device__ __forceinline__ void UpdatePart(Pack<kWidePack> pack, float scale,
+                                           Update update, T* to,
+                                           int64_t count) {
+  for (float& v : pack.v) v *= scale;
+  if (update == Update::kAdd) {
+    const Pack<kWidePack> before = LoadPart<kWidePack>(to, count);
+    for (int i = 0; i < kWidePack; ++i) pack.v[i] += before.v[i];
+  }
+  StorePart(pack, to, count);
 }
 
 // y = or += scale a b, with few columns: a block takes 64 rows.
@@ -130,13 +168,13 @@ __global__ void __launch_bounds__(kTileThreads)
     }
     __syncthreads();
   }
-  ForSums<kN>(sum, [&](int row, int col, float value) {
-    if (first_row + row >= args.y.rows || col >= args.y.cols) return;
-    T* to = args.y.Row<T>(first_row + row) + col;
-    value *= args.scale;
-    if (args.update == Update::kAdd) value += LoadOne(to);
-    StoreOne(value, to);
-  });
+  ForPacksOfSums<Turn::kNone, kN>(
+      sum, tiles, [&](int r, int col, const Pack<kWidePack>& pack) {
+        const int64_t row = first_row + warp_row + r;
+        if (row >= args.y.rows || col >= args.y.cols) return;
+        UpdatePart(pack, args.scale, args.update, args.y.Row<T>(row) + col,
+                   args.y.cols - col);
+      });
 }
 
 // A product a' b cut along its depth.
@@ -145,13 +183,13 @@ struct ThinGrad {
   View thin;  // [T, S]
   View to;    // y, or of several parts [parts * rows of y, cols of y] F32.
   int64_t part_depth;
-  bool wide_is_row;  // Of y; else its columns.
   float scale;
   Update update;
 };
 
-// A block takes 64 columns of the wide operand and a part of the depth.
-template <int kN>
+// A block takes 64 columns of the wide operand, rows of y or, transposed, its
+// columns, and a part of the depth.
+template <Turn kTurn, int kN>
 __global__ void __launch_bounds__(kTileThreads)
     ThinGradKernel(const __grid_constant__ ThinGrad grad) {
   auto* tiles = reinterpret_cast<bf16*>(DynamicShared());
@@ -178,16 +216,19 @@ __global__ void __launch_bounds__(kTileThreads)
     MultiplyTilesTN<kN>(wide + warp_row, wide + kThinTile, sum);
     __syncthreads();
   }
-  const int64_t y_rows = grad.wide_is_row ? grad.wide.cols : grad.thin.cols;
-  ForSums<kN>(sum, [&](int row, int col, float value) {
-    const int64_t w = first_col + row;
-    if (w >= grad.wide.cols || col >= grad.thin.cols) return;
-    const int64_t row_of_y = grad.wide_is_row ? w : col;
-    float* to = grad.to.Row<float>(int64_t{blockIdx.y} * y_rows + row_of_y) +
-                (grad.wide_is_row ? col : w);
-    value *= grad.scale;
-    *to = grad.update == Update::kAdd ? *to + value : value;
-  });
+  constexpr bool kWideIsRow = kTurn == Turn::kNone;
+  const int64_t wide = first_col + warp_row;
+  const int64_t first_row = kWideIsRow ? wide : 0;
+  const int64_t y_rows = kWideIsRow ? grad.wide.cols : grad.thin.cols;
+  ForPacksOfSums<kTurn, kN>(
+      sum, tiles, [&](int r, int c, const Pack<kWidePack>& pack) {
+        const int64_t row = first_row + r;
+        const int64_t col = kWideIsRow ? c : wide + c;
+        if (row >= y_rows || col >= grad.to.cols) return;
+        UpdatePart(pack, grad.scale, grad.update,
+                   grad.to.Row<float>(int64_t{blockIdx.y} * y_rows + row) + col,
+                   grad.to.cols - col);
+      });
 }
 
 // y = or += scale times the sum of the parts, first to last.
@@ -226,8 +267,6 @@ void DispatchThin(int64_t thin, const Body& body) {
   }
 }
 
-constexpr size_t kThinSharedBytes = 4 * kThinTile * sizeof(bf16);
-
 int64_t RoundUpDiv(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
 
 void ThinColumns(Queue* queue, const MatmulArgs& args) {
@@ -259,7 +298,6 @@ void ThinGradient(Queue* queue, const MatmulArgs& args) {
                    .thin = thin,
                    .to = args.y,
                    .part_depth = part_tiles * kSide,
-                   .wide_is_row = wide_is_row,
                    .scale = args.scale,
                    .update = args.update};
   if (parts > 1) {
@@ -270,13 +308,16 @@ void ThinGradient(Queue* queue, const MatmulArgs& args) {
     grad.scale = 1.0f;
     grad.update = Update::kAssign;
   }
+  const LaunchShape shape = {
+      .grid = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)),
+      .block = dim3(kTileThreads),
+      .shared_bytes = kThinSharedBytes};
   DispatchThin(thin.cols, [&]<int kN>() {
-    Launch(queue,
-           {.grid = dim3(static_cast<unsigned>(blocks),
-                         static_cast<unsigned>(parts)),
-            .block = dim3(kTileThreads),
-            .shared_bytes = kThinSharedBytes},
-           ThinGradKernel<kN>, grad);
+    if (wide_is_row) {
+      Launch(queue, shape, ThinGradKernel<Turn::kNone, kN>, grad);
+    } else {
+      Launch(queue, shape, ThinGradKernel<Turn::kTransposed, kN>, grad);
+    }
   });
   if (parts == 1) return;
   DispatchPack({args.y, grad.to}, [&]<int kN>() {
@@ -289,8 +330,7 @@ void ThinGradient(Queue* queue, const MatmulArgs& args) {
 
 bool IsThin(const MatmulArgs& args) {
   if (args.a.dtype != DType::kBF16 || !IsPacked(args.a) || !IsPacked(args.b) ||
-      args.a.elements() == 0 || args.b.elements() == 0 ||
-      args.bias.present()) {
+      args.a.elements() == 0 || args.b.elements() == 0 || args.bias.present()) {
     return false;
   }
   if (args.form == MatmulForm::kTN) {
