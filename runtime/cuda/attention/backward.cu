@@ -41,24 +41,34 @@ __device__ __forceinline__ RowTerms TermsOf(const AttentionOperands& on,
           on.dots[int64_t{head} * on.q.rows + query], tile.VisibleKeys(row)};
 }
 
-// dots[head, t] = dout . out. A warp takes a row of a head.
-constexpr int kDotWarps = 4;
+// dots[head, t] = dout . out. Half a warp takes a row of a head, a lane a pack
+// of it.
+constexpr int kDotLanes = kWarp / 2;
+constexpr int kDotThreads = 128;
+constexpr int kDotHeads = kDotThreads / kDotLanes;
+static_assert(kDotLanes * kWidePack >= kMaxHeadDim);
+
 template <typename T>
-__global__ void __launch_bounds__(kDotWarps* kWarp)
+__global__ void __launch_bounds__(kDotThreads)
     DotsKernel(const __grid_constant__ AttentionOperands on, int32_t heads) {
   const int64_t row = blockIdx.x;
-  const auto head =
-      static_cast<int32_t>(blockIdx.y * kDotWarps + threadIdx.x / kWarp);
-  if (head >= heads) return;
-  const T* out = on.out.Row<const T>(row) + head * on.head_dim;
-  const T* dout = on.dout.Row<const T>(row) + head * on.head_dim;
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const int32_t head =
+      static_cast<int32_t>(blockIdx.y) * kDotHeads + thread / kDotLanes;
+  const int32_t col = thread % kDotLanes * kWidePack;
   float dot = 0.0f;
-  for (int32_t i = static_cast<int32_t>(threadIdx.x) % kWarp; i < on.head_dim;
-       i += kWarp) {
-    dot += Load<1>(out + i).v[0] * Load<1>(dout + i).v[0];
+  if (head < heads && col < on.head_dim) {
+    const auto load = [&](const View& matrix) {
+      return LoadPart<kWidePack>(
+          matrix.Row<const T>(row) + head * on.head_dim + col,
+          on.head_dim - col);
+    };
+    const Pack<kWidePack> out = load(on.out);
+    const Pack<kWidePack> dout = load(on.dout);
+    for (int i = 0; i < kWidePack; ++i) dot += out.v[i] * dout.v[i];
   }
-  dot = WarpReduce(dot, Plus());
-  if (threadIdx.x % kWarp == 0) on.dots[head * on.q.rows + row] = dot;
+  dot = WarpReduce<kDotLanes>(dot, Plus());
+  if (head < heads && col == 0) on.dots[head * on.q.rows + row] = dot;
 }
 
 // A block takes 64 packed rows and walks over the keys they see.
@@ -273,8 +283,8 @@ void RowDots(Queue* queue, const AttentionOperands& on) {
     Launch(queue,
            {.grid = dim3(
                 static_cast<unsigned>(on.q.rows),
-                static_cast<unsigned>((heads + kDotWarps - 1) / kDotWarps)),
-            .block = dim3(kDotWarps * kWarp)},
+                static_cast<unsigned>((heads + kDotHeads - 1) / kDotHeads)),
+            .block = dim3(kDotThreads)},
            DotsKernel<T>, on, heads);
   });
 }

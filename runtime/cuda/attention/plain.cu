@@ -26,14 +26,22 @@ inline constexpr int kStride = kD + 1;
 template <int kD>
 inline constexpr int kElements = kSide* kStride<kD>;
 
+using Quad = Pack<kShortPack>;
+
 template <int kD, typename RowOf>
 __device__ void LoadTile(float* tile, int valid, int head_dim,
                          const RowOf& row_of) {
-  for (int i = static_cast<int>(threadIdx.x); i < kSide * head_dim;
+  const int quads = (head_dim + kShortPack - 1) / kShortPack;
+  for (int i = static_cast<int>(threadIdx.x); i < kSide * quads;
        i += kThreads) {
-    const int row = i / head_dim;
-    const int col = i % head_dim;
-    tile[row * kStride<kD> + col] = row < valid ? row_of(row)[col] : 0.0f;
+    const int row = i / quads;
+    const int col = i % quads * kShortPack;
+    Quad quad = {};
+    if (row < valid) {
+      quad = LoadPart<kShortPack>(row_of(row) + col, head_dim - col);
+    }
+    float* to = tile + row * kStride<kD> + col;
+    for (int j = 0; j < kShortPack; ++j) to[j] = quad.v[j];
   }
 }
 
@@ -45,33 +53,47 @@ __device__ __forceinline__ float Dot(const float* a, const float* b, int n) {
   return sum;
 }
 
-// The columns of a row that a thread of its quad sums.
+// The columns of a row that a thread of its quad sums: every fourth pack.
 template <int kD>
 struct RowSums {
-  float v[kD / kQuad] = {};
+  static constexpr int kPacks = kD / kQuad / kShortPack;
+
+  Quad v[kPacks] = {};
 
   __device__ void Scale(float by) {
-    for (float& value : v) value *= by;
+    for (Quad& quad : v) {
+      for (float& value : quad.v) value *= by;
+    }
   }
-  // Adds weights [kSide] times the rows of a tile.
+  // Adds weights [kSide] times the rows of a tile, of which columns past the
+  // head's are zero or not read.
   __device__ void Add(const float* weights, const float* tile, int head_dim) {
-    const int part = static_cast<int>(threadIdx.x) % kQuad;
 #pragma unroll 1
     for (int j = 0; j < kSide; ++j) {
 #pragma unroll
-      for (int i = 0; i < kD / kQuad; ++i) {
-        const int col = part + i * kQuad;
-        if (col < head_dim) v[i] += weights[j] * tile[j * kStride<kD> + col];
+      for (int i = 0; i < kPacks; ++i) {
+        const float* from = tile + j * kStride<kD> + ColumnOf(i);
+        if (ColumnOf(i) >= head_dim) break;
+        for (int e = 0; e < kShortPack; ++e) {
+          v[i].v[e] += weights[j] * from[e];
+        }
       }
     }
   }
-  __device__ void Store(float by, int head_dim, float* to) const {
-    const int part = static_cast<int>(threadIdx.x) % kQuad;
+  __device__ void Store(float by, int head_dim, float* to) {
+    Scale(by);
 #pragma unroll
-    for (int i = 0; i < kD / kQuad; ++i) {
-      const int col = part + i * kQuad;
-      if (col < head_dim) to[col] = v[i] * by;
+    for (int i = 0; i < kPacks; ++i) {
+      const int col = ColumnOf(i);
+      if (col < head_dim) StorePart(v[i], to + col, head_dim - col);
     }
+  }
+
+ private:
+  // Of this thread's pack number i.
+  __device__ static int ColumnOf(int i) {
+    const int part = static_cast<int>(threadIdx.x) % kQuad;
+    return (part + i * kQuad) * kShortPack;
   }
 };
 
