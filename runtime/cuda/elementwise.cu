@@ -55,20 +55,19 @@ constexpr int64_t kPieceThreads = 256;
 // Elements of a block of an average piece.
 constexpr int64_t kPieceBlock = 4 * kWidePack * kPieceThreads;
 
-// The packs of a piece, fewer than 2^31, by the blocks of a column of the grid.
+// The rows of a piece one after another, cut in fewer than 2^31 packs, by the
+// blocks of a column of the grid.
 template <int kN, typename To>
 __device__ __forceinline__ void ScatterPiece(const View& from, float scale,
                                              const View& to) {
-  const auto packs = static_cast<uint32_t>(to.elements() / kN);
-  const auto packs_of_row = static_cast<uint32_t>(to.cols / kN);
+  const auto packs_of_row = static_cast<uint32_t>((to.cols + kN - 1) / kN);
+  const auto packs = static_cast<uint32_t>(to.rows) * packs_of_row;
   const auto step = static_cast<uint32_t>(gridDim.y * kPieceThreads);
+  const ConvertOp<float, To> op = {from, scale, to};
   for (auto i = static_cast<uint32_t>(blockIdx.y * kPieceThreads + threadIdx.x);
        i < packs; i += step) {
     const uint32_t row = i / packs_of_row;
-    const uint32_t col = (i - row * packs_of_row) * kN;
-    Pack<kN> pack = Load<kN>(from.As<const float>() + uint64_t{i} * kN);
-    for (float& v : pack.v) v *= scale;
-    Store(pack, to.Row<To>(row) + col);
+    ApplyPart<kN>(op, row, int64_t{i - row * packs_of_row} * kN, to.cols);
   }
 }
 
@@ -80,7 +79,7 @@ __global__ void __launch_bounds__(kPieceThreads)
   const View to = piece.to;
   const View from = {x.As<float>() + piece.begin, DType::kF32, to.rows, to.cols,
                      to.cols};
-  if (IsPacked(from) && IsPacked(to)) {
+  if (HasAlignedRows(from) && HasAlignedRows(to)) {
     ScatterPiece<kWidePack, To>(from, piece.scale, to);
   } else {
     ScatterPiece<1, To>(from, piece.scale, to);
@@ -96,17 +95,30 @@ __global__ void __launch_bounds__(kNormThreads)
   const int64_t first = int64_t{blockIdx.x} * kNormBlock;
   const int64_t end = first + kNormBlock < n ? first + kNormBlock : n;
   double sum = 0.0;
-  for (int64_t i = first + threadIdx.x; i < end; i += kNormThreads) {
-    sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  for (int64_t i = first + int64_t{threadIdx.x} * kShortPack; i < end;
+       i += kNormThreads * kShortPack) {
+    const Pack<kShortPack> pack = LoadPart<kShortPack>(x + i, end - i);
+    for (const float v : pack.v) {
+      sum += static_cast<double>(v) * static_cast<double>(v);
+    }
   }
   sum = BlockReduce(sum, Plus());
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
+// `terms` begin at a multiple of 16 bytes; a thread takes two at a time.
 __global__ void __launch_bounds__(kNormThreads)
     SumKernel(const double* terms, int64_t n, double* result) {
   double sum = 0.0;
-  for (int64_t i = threadIdx.x; i < n; i += kNormThreads) sum += terms[i];
+  for (int64_t i = int64_t{threadIdx.x} * 2; i < n; i += kNormThreads * 2) {
+    if (i + 1 < n) {
+      const double2 pair = *reinterpret_cast<const double2*>(terms + i);
+      sum += pair.x;
+      sum += pair.y;
+    } else {
+      sum += terms[i];
+    }
+  }
   sum = BlockReduce(sum, Plus());
   if (threadIdx.x == 0) *result = sum;
 }

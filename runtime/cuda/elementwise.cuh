@@ -12,25 +12,37 @@ namespace lorica::cuda {
 
 inline constexpr int64_t kElementwiseThreads = 256;
 
-// op.Apply<kN>(row, first column) for every pack of a matrix. Its blocks are
-// as wide as rows are long, up to all threads.
+// op.Apply<kN>(row, first column) for every pack of a row of `cols` columns,
+// and one by one for the columns that make none.
 template <int kN, typename Op>
-__global__ void __launch_bounds__(kElementwiseThreads)
-    ElementwiseKernel(const Op op, int64_t rows, int64_t packs) {
-  const int64_t pack = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (pack >= packs) return;
-  const int64_t first = int64_t{blockIdx.y} * blockDim.y + threadIdx.y;
-  for (int64_t row = first; row < rows;
-       row += int64_t{gridDim.y} * blockDim.y) {
-    op.template Apply<kN>(row, pack * kN);
+__device__ __forceinline__ void ApplyPart(const Op& op, int64_t row,
+                                          int64_t col, int64_t cols) {
+  if (kN == 1 || col + kN <= cols) {
+    op.template Apply<kN>(row, col);
+  } else {
+#pragma unroll 1
+    for (; col < cols; ++col) op.template Apply<1>(row, col);
   }
 }
 
-// Enqueues it; cols is a multiple of kN.
+// Its blocks are as wide as rows are long, up to all threads.
+template <int kN, typename Op>
+__global__ void __launch_bounds__(kElementwiseThreads)
+    ElementwiseKernel(const Op op, int64_t rows, int64_t cols) {
+  const int64_t col = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * kN;
+  if (col >= cols) return;
+  const int64_t first = int64_t{blockIdx.y} * blockDim.y + threadIdx.y;
+  for (int64_t row = first; row < rows;
+       row += int64_t{gridDim.y} * blockDim.y) {
+    ApplyPart<kN>(op, row, col, cols);
+  }
+}
+
+// Enqueues it.
 template <int kN, typename Op>
 void ForPacks(Queue* queue, int64_t rows, int64_t cols, const Op& op) {
   constexpr int64_t kMaxGridRows = 65535;
-  const int64_t packs = cols / kN;
+  const int64_t packs = (cols + kN - 1) / kN;
   int64_t width = kElementwiseThreads;
   while (width >= 2 * packs && width > 1) width /= 2;
   const int64_t height = kElementwiseThreads / width;
@@ -41,7 +53,7 @@ void ForPacks(Queue* queue, int64_t rows, int64_t cols, const Op& op) {
                        static_cast<unsigned>(grid_rows)),
           .block = dim3(static_cast<unsigned>(width),
                         static_cast<unsigned>(height))},
-         ElementwiseKernel<kN, Op>, op, rows, packs);
+         ElementwiseKernel<kN, Op>, op, rows, cols);
 }
 
 // A dense matrix as one long row.

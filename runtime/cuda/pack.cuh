@@ -168,9 +168,9 @@ void DispatchFloat(DType dtype, const Body& body) {
 // at once in all of the views.
 template <typename Body>
 void DispatchPack(std::initializer_list<View> views, const Body& body) {
-  bool packed = true;
-  for (const View& v : views) packed = packed && IsPacked(v);
-  if (packed) {
+  bool aligned = true;
+  for (const View& v : views) aligned = aligned && HasAlignedRows(v);
+  if (aligned) {
     body.template operator()<kWidePack>();
   } else {
     body.template operator()<1>();

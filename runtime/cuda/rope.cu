@@ -40,9 +40,15 @@ struct RopeOp {
 
 void Rope(Queue* queue, const RopeArgs& args) {
   DispatchFloat(args.x.dtype, [&]<typename T>() {
-    DispatchPack({args.x, args.cos, args.sin}, [&]<int kN>() {
+    const auto rotate = [&]<int kN>() {
       ForPacks<kN>(queue, args.x.rows, args.x.cols / 2, RopeOp<T>{args});
-    });
+    };
+    // Halves of heads are rows of the tables.
+    if (IsPacked(args.x) && IsPacked(args.cos) && IsPacked(args.sin)) {
+      rotate.template operator()<kWidePack>();
+    } else {
+      rotate.template operator()<1>();
+    }
   });
 }
 
