@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 
 #include "cuda_target.h"
 #include "runtime/cuda/pack.cuh"
@@ -54,6 +55,19 @@ void ForPacks(Queue* queue, int64_t rows, int64_t cols, const Op& op) {
           .block = dim3(static_cast<unsigned>(width),
                         static_cast<unsigned>(height))},
          ElementwiseKernel<kN, Op>, op, rows, cols);
+}
+
+// Enqueues Op<T>{args} on the elements of the first of `views`, which are all
+// that it moves and have one type T.
+template <template <typename> class Op, typename Args>
+void ForElements(Queue* queue, std::initializer_list<View> views,
+                 const Args& args) {
+  const View& like = *views.begin();
+  DispatchFloat(like.dtype, [&]<typename T>() {
+    DispatchPack(views, [&]<int kN>() {
+      ForPacks<kN>(queue, like.rows, like.cols, Op<T>{args});
+    });
+  });
 }
 
 // A dense matrix as one long row.

@@ -64,19 +64,11 @@ struct GeluBackwardOp {
 }  // namespace
 
 void Gelu(Queue* queue, const GeluArgs& args) {
-  DispatchFloat(args.y.dtype, [&]<typename T>() {
-    DispatchPack({args.x, args.y}, [&]<int kN>() {
-      ForPacks<kN>(queue, args.y.rows, args.y.cols, GeluOp<T>{args});
-    });
-  });
+  ForElements<GeluOp>(queue, {args.y, args.x}, args);
 }
 
 void GeluBackward(Queue* queue, const GeluBackwardArgs& args) {
-  DispatchFloat(args.dy.dtype, [&]<typename T>() {
-    DispatchPack({args.dy, args.x, args.dx}, [&]<int kN>() {
-      ForPacks<kN>(queue, args.dy.rows, args.dy.cols, GeluBackwardOp<T>{args});
-    });
-  });
+  ForElements<GeluBackwardOp>(queue, {args.dy, args.x, args.dx}, args);
 }
 
 }  // namespace lorica::cuda

@@ -65,20 +65,12 @@ struct ScatterOp {
 }  // namespace
 
 void GatherRows(Queue* queue, const GatherRowsArgs& args) {
-  DispatchFloat(args.y.dtype, [&]<typename T>() {
-    DispatchPack({args.table, args.y}, [&]<int kN>() {
-      ForPacks<kN>(queue, args.y.rows, args.y.cols, GatherOp<T>{args});
-    });
-  });
+  ForElements<GatherOp>(queue, {args.y, args.table}, args);
 }
 
 void ScatterRows(Queue* queue, const ScatterRowsArgs& args) {
   Fill(queue, args.y, 0.0f);
-  DispatchFloat(args.y.dtype, [&]<typename T>() {
-    DispatchPack({args.x, args.y}, [&]<int kN>() {
-      ForPacks<kN>(queue, args.x.rows, args.x.cols, ScatterOp<T>{args});
-    });
-  });
+  ForElements<ScatterOp>(queue, {args.x, args.y}, args);
 }
 
 }  // namespace lorica::cuda

@@ -53,21 +53,12 @@ struct SwigluBackwardOp {
 }  // namespace
 
 void Swiglu(Queue* queue, const SwigluArgs& args) {
-  DispatchFloat(args.y.dtype, [&]<typename T>() {
-    DispatchPack({args.gate, args.up, args.y}, [&]<int kN>() {
-      ForPacks<kN>(queue, args.y.rows, args.y.cols, SwigluOp<T>{args});
-    });
-  });
+  ForElements<SwigluOp>(queue, {args.y, args.gate, args.up}, args);
 }
 
 void SwigluBackward(Queue* queue, const SwigluBackwardArgs& args) {
-  DispatchFloat(args.dy.dtype, [&]<typename T>() {
-    DispatchPack({args.dy, args.gate, args.up, args.dgate, args.dup},
-                 [&]<int kN>() {
-                   ForPacks<kN>(queue, args.dy.rows, args.dy.cols,
-                                SwigluBackwardOp<T>{args});
-                 });
-  });
+  ForElements<SwigluBackwardOp>(
+      queue, {args.dy, args.gate, args.up, args.dgate, args.dup}, args);
 }
 
 }  // namespace lorica::cuda
