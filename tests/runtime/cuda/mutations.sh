@@ -40,7 +40,7 @@ sources_of() {
     return
   fi
   for source in $(cd "$root" && ls runtime/cuda/*.cu runtime/cuda/attention/*.cu); do
-    if ninja -C "$build" -t deps "$(object_of "$source")" | grep -q "/$1$"; then
+    if ninja -C "$build" -t deps "$(object_of "$source")" | grep "/$1$" > /dev/null; then
       echo "$source"
     fi
   done
