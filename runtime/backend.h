@@ -67,11 +67,11 @@ struct MatmulArgs {
 // One output part of a frozen linear layer and what is adapted on it: a slice
 // W [O, I] of the fused weight of an attention or MLP layer.
 struct LinearPart {
-  View weight;         // [O, I]
-  View bias;           // [O] of the weight's type, frozen; absent: none.
-  View y;              // [T, O]; in backward dy. May be strided.
-  View b;              // [O, R], times the adapter's scale; absent if frozen.
-  View db;             // [O, R] F32, added; backward only.
+  View weight;  // [O, I]
+  View bias;    // [O] of the weight's type, frozen; absent: none.
+  View y;       // [T, O]; in backward dy. May be strided.
+  View b;       // [O, R], times the adapter's scale; absent if frozen.
+  View db;      // [O, R] F32, added; backward only. Without the spare ranks.
   int64_t first_rank;  // First of this part's R columns in xa and rows in a.
   float scale;         // alpha / R, already in b and still due in db.
 };
@@ -79,6 +79,13 @@ struct LinearPart {
 // For each part p: y_p = x W_p' + bias_p + xa_p b_p', with xa = adapter_x a'.
 //
 //   x [T, I]   a [S, I]   xa [T, S]   S: sum of the ranks of all parts
+//
+// The ranks of each part follow those of the part before, and all S have a
+// part. The last of S may be spare, so that S is what the device multiplies
+// best (a multiple of kRankUnit). To the products they are ranks of the last
+// part that has a b: columns of that b and rows of a, all of them zero, which
+// make zeros of xa and dxa. To the gradients they are none: db and da end
+// before them.
 //
 // Operands may lie anywhere. A table of LinearLayout::kBordered multiplies
 // those at once that lie side by side: in the same rows, each beginning in the
@@ -97,7 +104,7 @@ struct LoraForwardArgs {
   View x;
   View adapter_x;  // What the adapters see: x, or x after dropout.
   View a;          // Absent if no part is adapted.
-  View xa;         // Result.
+  View xa;         // Result, spare ranks included.
   ArrayView<LinearPart> parts;
 };
 
@@ -106,9 +113,9 @@ struct LoraForwardArgs {
 // the last term goes to adapter_dx instead. An absent dx is not computed.
 struct LoraBackwardArgs {
   View adapter_x;  // [T, I]
-  View xa;         // [T, S]
+  View xa;         // [T, S]; spare ranks are not read.
   View a;          // [S, I]
-  View da;         // [S, I] F32, added.
+  View da;         // [S, I] F32, added; without the spare ranks.
   View dxa;        // [T, S] result, for the backend's use.
   View dx;         // [T, I] of the compute type or F32.
   View adapter_dx;
@@ -376,6 +383,11 @@ enum class Memory : uint8_t { kHost, kDevice };
 // it is; kBordered, parts side by side with the adapter in their border, see
 // LoraForwardArgs.
 enum class LinearLayout : uint8_t { kApart, kBordered };
+
+// Ranks of a border are a multiple of these, the last of them spare: 16 bytes
+// in BF16, which tensor cores load at once. The depth of a product with a
+// border then is one if that of the frozen product is.
+inline constexpr int64_t kRankUnit = 8;
 
 struct Backend {
   const char* name;

@@ -92,7 +92,9 @@ class LoraProducts {
           .form = MatmulForm::kNT, .bias = part.bias, .y = part.y};
       sum.frozen[0] = {args.x, part.weight};
       sum.num_frozen = 1;
-      if (part.b.present()) sum.adapter = {RanksOf(args.xa, part), part.b};
+      if (part.b.present()) {
+        sum.adapter = {args.xa.Cols(RanksOf(part, part.b)), part.b};
+      }
       Products::Sum(queue, sum);
     }
   }
@@ -120,28 +122,29 @@ class LoraProducts {
   }
 
  private:
-  // The columns of xa or dxa that belong to an adapted part.
-  static View RanksOf(const View& xa, const LinearPart& part) {
-    return xa.Cols({part.first_rank, part.first_rank + part.b.cols});
+  // The columns of xa or dxa for a factor of a part, b or db.
+  static Range RanksOf(const LinearPart& part, const View& factor) {
+    return {part.first_rank, part.first_rank + factor.cols};
   }
 
-  // da, db and dxa.
+  // da, db and dxa. Spare ranks are columns of b, so that dxa has all of its
+  // own written, but have no gradient.
   static void AdapterGrads(Queue* queue, const LoraBackwardArgs& args) {
     for (const LinearPart& part : args.parts) {
       if (!part.b.present()) continue;
       Products::Matmul(queue, {.form = MatmulForm::kNN,
                                .a = part.y,
                                .b = part.b,
-                               .y = RanksOf(args.dxa, part)});
+                               .y = args.dxa.Cols(RanksOf(part, part.b))});
       Products::Matmul(queue, {.form = MatmulForm::kTN,
                                .a = part.y,
-                               .b = RanksOf(args.xa, part),
+                               .b = args.xa.Cols(RanksOf(part, part.db)),
                                .y = part.db,
                                .scale = part.scale,
                                .update = Update::kAdd});
     }
     Products::Matmul(queue, {.form = MatmulForm::kTN,
-                             .a = args.dxa,
+                             .a = args.dxa.Cols({0, args.da.rows}),
                              .b = args.adapter_x,
                              .y = args.da,
                              .update = Update::kAdd});

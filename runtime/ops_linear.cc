@@ -66,18 +66,32 @@ std::vector<Tensor> SideBySide(const Tensor& like, int64_t rows,
 
 namespace {
 
-// Checks one part against the layer's input width and the stacked rank.
-void CheckPart(const LinearPart& part, const Tensor& x, const Tensor& a) {
-  CHECK_EQ(part.weight.dtype(), x.dtype());
-  if (part.bias.present()) {
-    CheckShape(part.bias, {part.weight.rows()}, x.dtype());
+// Checks all parts against the layer's inputs `x`, or gradients of them, and
+// the stacked ranks: those of one part follow those of the part before, and
+// together they are all rows of `a`.
+void CheckParts(absl::Span<const LinearPart> parts, const Tensor& like,
+                int64_t inputs, const Tensor& a) {
+  int64_t ranks = 0;
+  for (const LinearPart& part : parts) {
+    CHECK_EQ(part.weight.dtype(), like.dtype());
+    CHECK_EQ(part.weight.cols(), inputs);
+    if (part.bias.present()) {
+      CheckShape(part.bias, {part.weight.rows()}, like.dtype());
+    }
+    if (!part.b.present()) continue;
+    CHECK_EQ(part.first_rank, ranks);
+    CheckShape(part.b, {part.weight.rows(), part.b.cols()}, like.dtype());
+    ranks += part.b.cols();
   }
-  if (!part.b.present()) return;
-  CHECK(a.present());
-  CHECK_EQ(part.b.dtype(), x.dtype());
-  CHECK_EQ(part.b.rows(), part.weight.rows());
-  CHECK(0 <= part.first_rank && part.first_rank + part.b.cols() <= a.rows())
-      << part.first_rank << " + " << part.b.cols() << " of " << a.rows();
+  CHECK_EQ(ranks, a.present() ? a.rows() : int64_t{0});
+}
+
+// Checks db: [O, R] without the spare ranks, which are the last of all.
+void CheckFactorGrad(const LinearPart& part, const Tensor& a,
+                     const Tensor& da) {
+  const bool last = part.first_rank + part.b.cols() == a.rows();
+  const int64_t spare = last ? a.rows() - da.rows() : int64_t{0};
+  CheckShape(part.db, {part.b.rows(), part.b.cols() - spare}, DType::kF32);
 }
 
 lorica::LinearPart PartArgs(const LinearPart& part, const Tensor& y) {
@@ -107,12 +121,9 @@ LoraForwardResult LoraForward(const Tensor& x, const Tensor& adapter_x,
     CHECK_EQ(a.dtype(), x.dtype());
     result.xa = BesideOrApart(x, a.rows());
   }
+  CheckParts(parts, x, x.cols(), a);
   std::vector<int64_t> outputs;
-  for (const LinearPart& part : parts) {
-    CheckPart(part, x, a);
-    CHECK_EQ(part.weight.cols(), x.cols());
-    outputs.push_back(part.weight.rows());
-  }
+  for (const LinearPart& part : parts) outputs.push_back(part.weight.rows());
   result.y =
       SideBySide(x, x.rows(), outputs, a.present() ? a.rows() : int64_t{0});
   std::vector<lorica::LinearPart> args;
@@ -136,12 +147,16 @@ LoraBackwardResult LoraBackward(absl::Span<const Tensor> dy,
   CHECK(!parts.empty());
   const Tensor& like = dy[0];
   const int64_t inputs = parts[0].weight.cols();
+  CheckParts(parts, like, inputs, a);
   LoraBackwardResult result;
   Tensor dxa;
   if (a.present()) {
+    CheckShape(a, {a.rows(), inputs}, like.dtype());
     CheckShape(adapter_x, {like.rows(), inputs}, like.dtype());
     CheckShape(xa, {like.rows(), a.rows()}, like.dtype());
-    CheckShape(*da, a.shape(), DType::kF32);
+    CheckShape(*da, {da->rows(), inputs}, DType::kF32);
+    CHECK(0 < da->rows() && da->rows() <= a.rows())
+        << da->rows() << " of " << a.rows();
     dxa = BesideOrApart(dy.back(), a.rows());
   }
   if (input_grad != InputGrad::kNone) {
@@ -152,11 +167,8 @@ LoraBackwardResult LoraBackward(absl::Span<const Tensor> dy,
   }
   std::vector<lorica::LinearPart> args;
   for (size_t i = 0; i < parts.size(); ++i) {
-    CheckPart(parts[i], like, a);
     CheckShape(dy[i], {like.rows(), parts[i].weight.rows()}, like.dtype());
-    if (parts[i].b.present()) {
-      CheckShape(parts[i].db, parts[i].b.shape(), DType::kF32);
-    }
+    if (parts[i].b.present()) CheckFactorGrad(parts[i], a, *da);
     args.push_back(PartArgs(parts[i], dy[i]));
   }
   BackendOf(like).lora_backward(QueueOf(like),

@@ -18,11 +18,30 @@ std::vector<Range> OutputsOf(const LayerCase& c) {
   return outputs;
 }
 
+// S with the spare ones.
+int64_t AllRanks(const LayerCase& c, const HostLayer& layer) {
+  return layer.a.rows > 0 ? layer.a.rows + c.spare : int64_t{0};
+}
+
+// The ranks of an adapted part, with the spare ones if it is the last.
+Range RanksOf(const LayerCase& c, const HostLayer& layer, size_t part) {
+  Range ranks = layer.ranks[part];
+  if (ranks.end == layer.a.rows) ranks.end += c.spare;
+  return ranks;
+}
+
+// With zeros below and to the right.
+HostMatrix Padded(const HostMatrix& matrix, int64_t rows, int64_t cols) {
+  HostMatrix padded(rows, cols);
+  Put(matrix, 0, 0, &padded);
+  return padded;
+}
+
 // [[W, B], [A, unreadable]].
 Tensor UploadBordered(const LayerCase& c, const HostLayer& layer,
                       Device* device) {
   const std::vector<Range> outputs = OutputsOf(c);
-  const int64_t ranks = layer.a.rows;
+  const int64_t ranks = AllRanks(c, layer);
   HostMatrix m =
       Unreadable(outputs.back().end + ranks, c.inputs + ranks + kBeyond);
   Put(HostMatrix(outputs.back().end, ranks), 0, c.inputs, &m);
@@ -30,7 +49,7 @@ Tensor UploadBordered(const LayerCase& c, const HostLayer& layer,
     Put(layer.weight[p], outputs[p].begin, 0, &m);
     Put(layer.b[p], outputs[p].begin, c.inputs + layer.ranks[p].begin, &m);
   }
-  Put(layer.a, outputs.back().end, 0, &m);
+  Put(Padded(layer.a, ranks, c.inputs), outputs.back().end, 0, &m);
   return Upload(device, m, c.dtype);
 }
 
@@ -69,13 +88,16 @@ HostLayer LayerOf(const LayerCase& c) {
 }
 
 HostMatrix RoundedXa(const LayerCase& c, const HostLayer& layer) {
-  return RoundTo(c.dtype,
-                 reference::Matmul(MatmulForm::kNT, layer.adapter_x, layer.a));
+  HostMatrix xa = Unreadable(c.tokens, AllRanks(c, layer));
+  Put(RoundTo(c.dtype,
+              reference::Matmul(MatmulForm::kNT, layer.adapter_x, layer.a)),
+      0, 0, &xa);
+  return xa;
 }
 
 DeviceLayer Upload(const LayerCase& c, const HostLayer& layer, Device* device) {
   DeviceLayer on;
-  const int64_t ranks = layer.a.rows;
+  const int64_t ranks = AllRanks(c, layer);
   const Range inputs = {0, c.inputs};
   const std::vector<Range> outputs = OutputsOf(c);
   Tensor whole;  // Of the weights.
@@ -100,7 +122,7 @@ DeviceLayer Upload(const LayerCase& c, const HostLayer& layer, Device* device) {
     on.a = c.place == Place::kBordered
                ? whole.Rows({outputs.back().end, outputs.back().end + ranks})
                      .Cols(inputs)
-               : Upload(device, layer.a, c.dtype);
+               : Upload(device, Padded(layer.a, ranks, c.inputs), c.dtype);
     if (!on.xa.present()) on.xa = Room(device, c.tokens, ranks, c.dtype);
     on.dxa = Room(device, c.tokens, ranks, c.dtype);
   }
@@ -119,10 +141,12 @@ DeviceLayer Upload(const LayerCase& c, const HostLayer& layer, Device* device) {
       part.bias = on.held.back().view();
     }
     if (c.ranks[p] > 0) {
-      const int64_t col = c.inputs + layer.ranks[p].begin;
-      on.held.push_back(c.place == Place::kBordered
-                            ? rows.Cols({col, col + c.ranks[p]})
-                            : Upload(device, layer.b[p], c.dtype));
+      const Range of = RanksOf(c, layer, p);
+      on.held.push_back(
+          c.place == Place::kBordered
+              ? rows.Cols({c.inputs + of.begin, c.inputs + of.end})
+              : Upload(device, Padded(layer.b[p], c.outputs[p], of.size()),
+                       c.dtype));
       part.b = on.held.back().view();
     }
     on.parts.push_back(part);
@@ -150,7 +174,7 @@ std::vector<Tensor> UploadGrads(const LayerCase& c, const HostLayer& layer,
                                 Device* device, Tensor* dxa) {
   std::vector<Tensor> dy;
   const std::vector<Range> outputs = OutputsOf(c);
-  const int64_t ranks = layer.a.rows;
+  const int64_t ranks = AllRanks(c, layer);
   Tensor whole;
   if (c.place != Place::kApart) {
     HostMatrix side_by_side(c.tokens, outputs.back().end);

@@ -26,6 +26,7 @@ struct LayerCase {
   std::vector<int64_t> outputs;  // Of each part.
   std::vector<int64_t> ranks;    // Of each part; zero where frozen.
   DType dtype;
+  int64_t spare = 0;     // Ranks of zeros that the device has behind these.
   bool dropout = false;  // The adapters see another input.
   bool input_grad = true;
   bool biased = false;
@@ -35,7 +36,7 @@ struct LayerCase {
 struct HostLayer {
   HostMatrix x;
   HostMatrix adapter_x;
-  HostMatrix a;  // Of no rows where nothing is adapted.
+  HostMatrix a;  // Of no rows where nothing is adapted. No spare ranks.
   std::vector<HostMatrix> weight;
   std::vector<HostMatrix> bias;  // [1, O]
   std::vector<HostMatrix> b;     // Of no columns where frozen.
@@ -44,7 +45,8 @@ struct HostLayer {
 };
 
 HostLayer LayerOf(const LayerCase& c);
-// xa as the forward pass leaves it: rounded to the compute type.
+// xa as the forward pass leaves it: rounded to the compute type. Spare ranks
+// are unreadable.
 HostMatrix RoundedXa(const LayerCase& c, const HostLayer& layer);
 
 struct DeviceLayer {

@@ -45,8 +45,12 @@ std::vector<OpExpectation> ExpectForward(const LayerCase& c) {
   const HostMatrix xa_terms =
       Matmul(MatmulForm::kNT, Absolute(layer.adapter_x), Absolute(layer.a));
   if (layer.a.rows > 0) {
+    HostMatrix all(c.tokens, layer.a.rows + c.spare);
+    HostMatrix all_terms = all;
+    Put(xa, 0, 0, &all);
+    Put(xa_terms, 0, 0, &all_terms);
     results.push_back(
-        Expect("xa", xa, {.result = c.dtype, .length = c.inputs}, xa_terms));
+        Expect("xa", all, {.result = c.dtype, .length = c.inputs}, all_terms));
   }
   for (size_t p = 0; p < c.outputs.size(); ++p) {
     HostMatrix base = Matmul(MatmulForm::kNT, layer.x, layer.weight[p]);
@@ -210,6 +214,50 @@ void AddLayer(const LayerCase& c, OpCaseList* list) {
        .expect = [c] { return ExpectBackward(c); }});
 }
 
+// Adapters whose ranks are no multiple of kRankUnit, with and without the spare
+// ones that make them one.
+void AddOddRanks(DType dtype, OpCaseList* list) {
+  LayerCase c = {.name = "OddRanksQkvBordered",
+                 .tokens = 21,
+                 .inputs = 40,
+                 .outputs = {72, 8, 16},
+                 .ranks = {2, 4, 1},
+                 .dtype = dtype,
+                 .place = Place::kBordered};
+  AddLayer(c, list);
+  c.spare = 1;
+  c.name = "SpareQkvBordered";
+  AddLayer(c, list);
+  c.biased = true;
+  c.name = "SpareBiasedQkvBordered";
+  AddLayer(c, list);
+  c.dropout = true;
+  c.name = "SpareBiasedDropoutQkvBordered";
+  AddLayer(c, list);
+  c.place = Place::kApart;
+  c.name = "SpareBiasedDropoutQkv";
+  AddLayer(c, list);
+  c.biased = c.dropout = false;
+  c.name = "SpareQkv";
+  AddLayer(c, list);
+  c.place = Place::kBordered;
+  c.ranks = {4, 3, 0};
+  c.name = "SpareBeforeAFrozenPart";
+  AddLayer(c, list);
+  c.outputs = {80};
+  c.ranks = {3};
+  c.spare = 5;
+  c.name = "SpareOfRank3";
+  AddLayer(c, list);
+  c.ranks = {12};
+  c.spare = 4;
+  c.name = "SpareOfRank12";
+  AddLayer(c, list);
+  c.tokens = 1;
+  c.name = "SpareOfOneToken";
+  AddLayer(c, list);
+}
+
 }  // namespace
 
 void AddLoraCases(OpCaseList* list) {
@@ -309,6 +357,7 @@ void AddLoraCases(OpCaseList* list) {
               .ranks = {4, 4},
               .dtype = dtype},
              list);
+    AddOddRanks(dtype, list);
   }
 }
 

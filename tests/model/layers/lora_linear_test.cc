@@ -88,5 +88,44 @@ TEST(LoraLinearTest, AnInputThatIsNotKeptLeavesItsXaAlone) {
   EXPECT_EQ(BytesKept(KeepInput::kNo), kTokens * kRanks * sizeof(float));
 }
 
+// How an adapter of two parts, of 2 and 5 ranks and one spare, might be handed
+// over.
+struct Ranks {
+  int64_t first_db = 2;
+  int64_t last_b = 6;
+  int64_t last_db = 5;
+  int64_t last_begin = 2;
+  int64_t da = 7;
+};
+
+void MultiplyBack(const Ranks& ranks) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const auto zeros = [&](int64_t rows, int64_t cols) {
+    return Tensor::Zeros(device.get(), {rows, cols}, DType::kF32);
+  };
+  const Tensor dy = zeros(kTokens, kOutputs);
+  Tensor da = zeros(ranks.da, kInputs);
+  ops::LoraBackward({{dy, dy}}, zeros(kTokens, kInputs), zeros(kTokens, 8),
+                    zeros(8, kInputs), &da,
+                    {{{.weight = zeros(kOutputs, kInputs),
+                       .b = zeros(kOutputs, 2),
+                       .db = zeros(kOutputs, ranks.first_db)},
+                      {.weight = zeros(kOutputs, kInputs),
+                       .b = zeros(kOutputs, ranks.last_b),
+                       .db = zeros(kOutputs, ranks.last_db),
+                       .first_rank = ranks.last_begin}}},
+                    ops::InputGrad::kWhole);
+}
+
+TEST(LoraOpsDeathTest, RanksAreOfOnePartEachAndTheLastAloneHasSpareOnes) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  MultiplyBack({});
+  EXPECT_DEATH(MultiplyBack({.last_b = 5}), "7 vs. 8") << "one has no part";
+  EXPECT_DEATH(MultiplyBack({.last_begin = 1}), "1 vs. 2") << "one has two";
+  EXPECT_DEATH(MultiplyBack({.last_db = 6}), "Check failed");
+  EXPECT_DEATH(MultiplyBack({.first_db = 1}), "Check failed");
+  EXPECT_DEATH(MultiplyBack({.last_db = 7, .da = 9}), "9 of 8");
+}
+
 }  // namespace
 }  // namespace lorica
