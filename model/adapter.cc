@@ -212,8 +212,9 @@ std::vector<float> Adapter::GetValue(const Factor& factor) const {
 Tensor Adapter::CopyOf(const Factor& factor) const {
   const LinearAdapter& linear = this->linear(factor.layer, factor.first);
   const LinearAdapter::Part& part = linear.parts[factor.part];
-  if (factor.kind == Factor::Kind::kB) return part.b;
-  return linear.a.Rows({part.first_rank, part.first_rank + part.b.cols()});
+  const int64_t ranks = part.db.cols();
+  if (factor.kind == Factor::Kind::kB) return part.b.Cols({0, ranks});
+  return linear.a.Rows({part.first_rank, part.first_rank + ranks});
 }
 
 void Adapter::Refresh() {
@@ -233,18 +234,19 @@ void Adapter::MoveInto(int64_t layer, LinearKind first,
   CHECK(linear->present());
   CHECK_EQ(linear->a.rows(), stack.ranks());
   CHECK_EQ(linear->parts.size(), stack.parts());
-  const auto move = [](Tensor* factor, Tensor place) {
-    ops::ConvertInto(*factor, 1.0f, &place);
-    *factor = place;
-  };
-  move(&linear->a, stack.a());
+  Tensor a = stack.a().Rows({0, stack.ranks()});
+  ops::ConvertInto(linear->a, 1.0f, &a);
+  linear->a = stack.a();
   for (size_t p = 0; p < linear->parts.size(); ++p) {
     LinearAdapter::Part& part = linear->parts[p];
     if (!part.b.present()) continue;
-    const Range ranks = {part.first_rank, part.first_rank + part.b.cols()};
-    move(&part.b, stack.b(p, ranks));
+    Range ranks = {part.first_rank, part.first_rank + part.b.cols()};
+    Tensor b = stack.b(p, ranks);
+    ops::ConvertInto(part.b, 1.0f, &b);
+    if (ranks.end == stack.ranks()) ranks.end = stack.border();
+    part.b = stack.b(p, ranks);
   }
-  linear->border = stack.ranks();
+  linear->border = stack.border();
   copies_ = {};
 }
 

@@ -55,8 +55,8 @@ class Adapter {
   // Brings the compute copy up to the values.
   void Refresh();
   // The compute copy of a layer's factors lies in `stack` from now on: of the
-  // modules from `first` on that share an input, S ranks in all. No other
-  // adapter may lie there.
+  // modules from `first` on that share an input, all of whose ranks it was made
+  // for. No other adapter may lie there.
   void MoveInto(int64_t layer, LinearKind first, const WeightStack& stack);
   void ZeroGrad();
 

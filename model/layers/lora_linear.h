@@ -23,14 +23,16 @@ namespace lorica {
 struct LinearAdapter {
   struct Part {
     Tensor b;   // [O, R] compute type, times scale; absent if not adapted.
-    Tensor db;  // [O, R] F32
+    Tensor db;  // [O, R] F32, without the spare ranks of a border.
     int64_t first_rank = 0;
     float scale = 0.0f;
   };
   Tensor a;   // [S, I] compute type; absent if no part is adapted.
-  Tensor da;  // [S, I] F32
+  Tensor da;  // [S, I] F32, without the spare ranks.
   std::vector<Part> parts;
-  // S where the factors lie in the border of the frozen weights, else zero.
+  // S where the factors lie in the border of the frozen weights, else zero. S
+  // then counts the border's spare ranks, which are the last part's, see
+  // LoraForwardArgs.
   int64_t border = 0;
 
   float dropout = 0.0f;

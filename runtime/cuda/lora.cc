@@ -41,19 +41,11 @@ bool JoinBias(View* left, const View& right) {
   return true;
 }
 
-// Whether K, the columns of a product's left operand, is a multiple of 16 bytes
-// in BF16, where tensor cores load that much at once.
-bool HasWholeDepth(const View& a) {
-  return a.dtype != DType::kBF16 || a.cols % 8 == 0;
-}
-
 // a b + c d = [a c] [b; d]: lets `term` grow by the next one of its sum, where
-// their operands lie side by side. A large product is better left alone than
-// given a K that is no multiple of 16 bytes.
+// their operands lie side by side.
 bool Grow(MatmulForm form, const ProductTerm& next, ProductTerm* term) {
   ProductTerm grown = *term;
   if (!JoinCols(&grown.a, next.a)) return false;
-  if (HasWholeDepth(term->a) && !HasWholeDepth(grown.a)) return false;
   if (form == MatmulForm::kNT ? !JoinCols(&grown.b, next.b)
                               : !JoinRows(&grown.b, next.b)) {
     return false;

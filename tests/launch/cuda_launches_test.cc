@@ -33,6 +33,7 @@ struct Case {
   Recompute recompute = Recompute::kCheap;
   int32_t missing_rows = 0;
   bool biased = false;  // q, k and v.
+  int64_t rank = 8;     // Of each adapter.
 };
 
 // Of a layer that has others above and below.
@@ -95,7 +96,7 @@ void WithModel(const Case& c, int64_t layers, const Body& body) {
     const auto split = SplitModel(config, group.size());
     ASSERT_TRUE(split.ok()) << split.status();
     const auto modules =
-        ResolveTargets(config, *split, {.rank = 8, .targets = c.targets});
+        ResolveTargets(config, *split, {.rank = c.rank, .targets = c.targets});
     ASSERT_TRUE(modules.ok()) << modules.status();
     Adapter adapter(device, DType::kBF16, layers, *modules, 0.0f, 0);
     const Gpt gpt(
@@ -216,6 +217,14 @@ TEST(CudaLaunchesTest, AreNoMoreForMoreTokens) {
 
 TEST(CudaLaunchesTest, ABiasTakesNone) {
   EXPECT_EQ(CountPass({.biased = true}, 2), CountPass({}, 2));
+}
+
+// Three of such a rank are no multiple of 16 bytes, nor is one, but their
+// border is: a depth of the frozen products' own.
+TEST(CudaLaunchesTest, AreNoMoreForOddRanks) {
+  for (const int64_t rank : {1, 3, 12}) {
+    EXPECT_EQ(CountPass({.rank = rank}, 2), CountPass({}, 2)) << rank;
+  }
 }
 
 TEST(CudaLaunchesTest, OfALayerAreNoMoreInAGraph) {

@@ -76,9 +76,10 @@ TEST(AdapterTest, InitialValuesAreTheSameOnEveryMesh) {
   }
 }
 
-// k is frozen between q and v.
+// k is frozen between q and v, and 6 ranks take a border of 8.
 TEST(AdapterTest, WhatMovedIntoABorderIsRefreshedThereAndLeavesZerosBetween) {
-  const std::unique_ptr<Device> device = OpenTestDevice();
+  const std::unique_ptr<Device> device =
+      OpenCpuDevice({.allocation = Allocation::kPool});
   const auto adapter =
       Make(device.get(), {.rank = 3, .targets = {"q_proj", "v_proj"}}, 0, 1);
   adapter->Initialize(7);
@@ -86,9 +87,14 @@ TEST(AdapterTest, WhatMovedIntoABorderIsRefreshedThereAndLeavesZerosBetween) {
       Make(device.get(), {.rank = 3, .targets = {"q_proj", "v_proj"}}, 0, 1);
   stay->Initialize(7);
   const int64_t outputs[] = {48, 24, 24};
+  {
+    // Where the stack is to lie, memory holds something.
+    Tensor used = Tensor::Empty(device.get(), {1 << 16}, DType::kF32);
+    ops::Fill(NAN, &used);
+  }
   const WeightStack stack(device.get(), DType::kF32, outputs, 24, 6);
   adapter->MoveInto(1, kQ, stack);
-  EXPECT_EQ(adapter->linear(1, kQ).border, 6);
+  EXPECT_EQ(adapter->linear(1, kQ).border, 8);
   EXPECT_EQ(adapter->linear(0, kQ).border, 0);
   for (Adapter* each : {adapter.get(), stay.get()}) {
     for (const Factor& factor : each->factors()) {
@@ -98,11 +104,12 @@ TEST(AdapterTest, WhatMovedIntoABorderIsRefreshedThereAndLeavesZerosBetween) {
       each->SetValue(factor, values);
     }
   }
-  EXPECT_EQ(stack.a().ToFloats(), stay->linear(1, kQ).a.ToFloats())
+  const Tensor a = stack.a().Rows({0, 6});
+  EXPECT_EQ(a.ToFloats(), stay->linear(1, kQ).a.ToFloats())
       << "before the refresh";
   for (Adapter* each : {adapter.get(), stay.get()}) each->Refresh();
   const LinearAdapter& expected = stay->linear(1, kQ);
-  EXPECT_EQ(stack.a().ToFloats(), expected.a.ToFloats());
+  EXPECT_EQ(a.ToFloats(), expected.a.ToFloats());
   EXPECT_EQ(stack.b(0, {0, 3}).ToFloats(), expected.parts[0].b.ToFloats());
   EXPECT_EQ(stack.b(2, {3, 6}).ToFloats(), expected.parts[2].b.ToFloats());
   const auto all_zero = [](const Tensor& t) {
@@ -113,6 +120,16 @@ TEST(AdapterTest, WhatMovedIntoABorderIsRefreshedThereAndLeavesZerosBetween) {
   EXPECT_TRUE(all_zero(stack.b(0, {3, 6})));
   EXPECT_TRUE(all_zero(stack.b(1, {0, 6})));
   EXPECT_TRUE(all_zero(stack.b(2, {0, 3})));
+  for (const size_t part : {0, 1, 2}) {
+    EXPECT_TRUE(all_zero(stack.b(part, {6, 8}))) << part;
+  }
+  EXPECT_TRUE(all_zero(stack.a().Rows({6, 8})));
+  const LinearAdapter& moved = adapter->linear(1, kQ);
+  EXPECT_EQ(moved.a.shape(), (Shape{8, 24})) << "with the spare ranks";
+  EXPECT_EQ(moved.parts[0].b.shape(), (Shape{48, 3}));
+  EXPECT_EQ(moved.parts[2].b.shape(), (Shape{24, 5})) << "the last part's";
+  EXPECT_EQ(moved.da.shape(), (Shape{6, 24}));
+  EXPECT_EQ(moved.parts[2].db.shape(), (Shape{24, 3}));
   EXPECT_EQ(adapter->linear(0, kQ).a.ToFloats(),
             stay->linear(0, kQ).a.ToFloats());
 }
