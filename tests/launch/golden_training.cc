@@ -13,9 +13,31 @@
 #include "runtime/check.h"
 #include "tests/support/golden.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/tolerance.h"
 
 namespace lorica {
 namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// The distance, or that of a and b if it is larger: infinite of what is no
+// number.
+double Farther(double distance, double a, double b) {
+  const double apart = std::abs(a - b);
+  return std::isnan(apart) ? kInfinity : std::max(distance, apart);
+}
+
+// What is left of a curve's losses and norms once PEFT's are taken off.
+Curve OffExact(Curve curve, const GoldenModel& model) {
+  const Golden golden(model.folder);
+  const Json& exact = golden.settings().at("curves").at(
+      model.adapter.substr(std::string("adapter_").size()));
+  for (size_t step = 0; step < curve.losses.size(); ++step) {
+    curve.losses[step] -= exact.at("loss").at(step).get<double>();
+    curve.grad_norms[step] -= exact.at("grad_norm").at(step).get<double>();
+  }
+  return curve;
+}
 
 // One rank's share of a run.
 Curve TrainRank(const Golden& golden, const GoldenModel& model,
@@ -52,7 +74,13 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
         }
         return targets;
       });
-  Curve curve;
+  const GptConfig& size = base->source.config();
+  Curve curve = {.longest_sum =
+                     std::max({size.vocab_size, size.intermediate_size,
+                               size.hidden_size})};
+  for (const TokenBatch& batch : batches) {
+    curve.longest_sum = std::max(curve.longest_sum, std::ssize(batch.tokens));
+  }
   const absl::Status status =
       trainer.Run({.on_step = [&](const StepMetrics& metrics) {
         curve.losses.push_back(metrics.loss);
@@ -119,15 +147,41 @@ Curve TrainGoldenOnCpu(const RunConfig& config, const GoldenModel& model) {
 }
 
 double Distance(const Curve& a, const Curve& b) {
-  if (a.losses.size() != b.losses.size()) {
-    return std::numeric_limits<double>::infinity();
-  }
+  if (a.losses.size() != b.losses.size()) return kInfinity;
   double distance = 0.0;
   for (size_t step = 0; step < a.losses.size(); ++step) {
-    distance = std::max({distance, std::abs(a.losses[step] - b.losses[step]),
-                         std::abs(a.grad_norms[step] - b.grad_norms[step])});
+    distance = Farther(distance, a.losses[step], b.losses[step]);
+    distance = Farther(distance, a.grad_norms[step], b.grad_norms[step]);
   }
   return distance;
+}
+
+Deviation DeviationFromExact(const Curve& curve, const GoldenModel& model) {
+  const auto largest = [](const std::vector<double>& off) {
+    double distance = off.empty() ? kInfinity : 0.0;
+    for (const double each : off) distance = Farther(distance, each, 0.0);
+    return distance;
+  };
+  const Curve off = OffExact(curve, model);
+  return {.loss = largest(off.losses), .grad_norm = largest(off.grad_norms)};
+}
+
+Deviation F32Bound(const GoldenModel& model, int64_t steps) {
+  constexpr double kSigmas = 4.0;
+  RunConfig config = GoldenRun({}, DType::kBF16);
+  config.train.steps = steps;
+  const Curve rounded = TrainGoldenOnCpu(
+      config, {.folder = model.folder, .adapter = model.adapter});
+  const double factor = kSigmas *
+                        std::sqrt(static_cast<double>(rounded.longest_sum)) *
+                        UnitRoundoff(DType::kF32) / UnitRoundoff(DType::kBF16);
+  const auto bound = [&](const std::vector<double>& off) {
+    double squares = 0.0;
+    for (const double each : off) squares += each * each;
+    return factor * std::sqrt(squares / static_cast<double>(off.size()));
+  };
+  const Curve off = OffExact(rounded, model);
+  return {.loss = bound(off.losses), .grad_norm = bound(off.grad_norms)};
 }
 
 }  // namespace lorica

@@ -29,6 +29,7 @@ struct Curve {
   PassRecordings::Counts passes;  // Of rank 0, where they are recorded.
   // Of rank 0's tensor group, by purpose.
   std::array<Traffic, kNumPurposes> tensor_traffic = {};
+  int64_t longest_sum = 0;  // Terms of the longest sum in a pass.
 };
 
 // Whether the frozen weights are loaded for the adapter or for none.
@@ -60,6 +61,36 @@ Curve TrainGoldenOnCpu(const RunConfig& config, const GoldenModel& model = {});
 
 // The largest difference of a loss or norm; infinite where one misses steps.
 double Distance(const Curve& a, const Curve& b);
+
+struct Deviation {
+  double loss;
+  double grad_norm;
+};
+
+// How far the curve of a golden run, or of its first steps, lies from PEFT's
+// and PyTorch's in double: the largest of all steps.
+Deviation DeviationFromExact(const Curve& curve, const GoldenModel& model);
+
+// How far from it rounding may lead so many steps in F32, in whatever order
+// they sum.
+//
+// What a change of relative size u in every stored number makes of the curve is
+// measured where u is 2^-8: by the same steps in BF16, whose sums are of F32.
+// It is random and in proportion to u, so numbers stored in F32 lead 2^-16 as
+// far. Their sums round as finely as they are stored and so count as well: n
+// terms of mean zero are off by the order of u times the sum of their
+// magnitudes, in any order, which is sqrt(n) u times that of their sum. (Higham
+// and Mary 2020, Sharper probabilistic backward error analysis.) So
+//
+//   bound = 4 sqrt(n) 2^-16 r
+//
+// with n the terms of the longest sum and r the root mean square, over the
+// steps, of what BF16 is off: its standard deviation. Of forty normal numbers
+// one in 400 times has one beyond four of them.
+//
+// What a mistake that both types make adds to the bound is some 2^-10 of what
+// it adds to the curve.
+Deviation F32Bound(const GoldenModel& model, int64_t steps);
 
 }  // namespace lorica
 
