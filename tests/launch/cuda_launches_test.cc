@@ -219,8 +219,8 @@ TEST(CudaLaunchesTest, ABiasTakesNone) {
   EXPECT_EQ(CountPass({.biased = true}, 2), CountPass({}, 2));
 }
 
-// Three of such a rank are no multiple of 16 bytes, nor is one, but their
-// border is: a depth of the frozen products' own.
+// Neither one such rank nor the three of q, k and v are a multiple of 16 bytes;
+// their border is.
 TEST(CudaLaunchesTest, AreNoMoreForOddRanks) {
   for (const int64_t rank : {1, 3, 12}) {
     EXPECT_EQ(CountPass({.rank = rank}, 2), CountPass({}, 2)) << rank;
