@@ -94,7 +94,11 @@ PeftAdapter GatherAdapter(const Adapter& adapter, const LoraConfig& lora,
         std::string(reinterpret_cast<const char*>(mine.data()),
                     mine.size() * sizeof(float)),
         Purpose::kCheckpoint);
-    std::vector<float> whole(static_cast<size_t>(factor.shape.elements()));
+    PeftFactors& factors = peft.modules[factor.module];
+    std::vector<float>& whole =
+        factor.kind == Factor::Kind::kA ? factors.a : factors.b;
+    // The sections of one B meet here.
+    whole.resize(static_cast<size_t>(factor.shape.elements()));
     for (int rank = 0; rank < group.size(); ++rank) {
       const Slice slice = SliceOf(factor.shard, factor.shape, rank);
       const char* from = slices[static_cast<size_t>(rank)].data();
@@ -106,14 +110,11 @@ PeftAdapter GatherAdapter(const Adapter& adapter, const LoraConfig& lora,
         from += row_bytes;
       }
     }
-    PeftFactors& factors = peft.modules[factor.module];
     if (factor.kind == Factor::Kind::kA) {
       factors.rank = factor.shape[0];
       factors.inputs = factor.shape[1];
-      factors.a = std::move(whole);
     } else {
       factors.outputs = factor.shape[0];
-      factors.b = std::move(whole);
     }
   }
   return peft;

@@ -25,7 +25,7 @@ auto& Pick(Attention& attention, Mlp& mlp, LinearKind first) {
     case kO:
       return attention.o;
     case kGate:
-      return mlp.gate_up;
+      return mlp.up;
     case kDown:
       return mlp.down;
     default:
@@ -36,6 +36,26 @@ auto& Pick(Attention& attention, Mlp& mlp, LinearKind first) {
 
 Shape ShapeOfA(const LoraModule& m) { return {m.rank, m.linear.shape[1]}; }
 Shape ShapeOfB(const LoraModule& m) { return {m.linear.shape[0], m.rank}; }
+
+// The split of B's sections, one after another.
+std::vector<ShardSpec> SectionsOfB(const LoraModule& m) {
+  const ShardSpec first = LoraSpecsFor(m.linear.shard).b;
+  const int64_t rows = m.linear.shape[0] / m.linear.sections;
+  std::vector<ShardSpec> sections;
+  for (int section = 0; section < m.linear.sections; ++section) {
+    sections.push_back(SectionOf(first, section, rows));
+  }
+  return sections;
+}
+
+// Of this rank, all sections.
+Shape LocalShapeOfB(const LoraModule& m, int rank) {
+  int64_t rows = 0;
+  for (const ShardSpec& section : SectionsOfB(m)) {
+    rows += SliceOf(section, ShapeOfB(m), rank).rows.size();
+  }
+  return {rows, m.rank};
+}
 
 }  // namespace
 
@@ -72,7 +92,7 @@ std::vector<Adapter::Group> Adapter::Groups() const {
       group.b_offsets.resize(static_cast<size_t>(count), 0);
       bool adapted = false;
       for (const LoraModule& module : modules_) {
-        const int part = module.kind - first;
+        const int part = module.linear.kind - first;
         if (module.linear.layer != layer || part < 0 || part >= count) continue;
         group.parts[static_cast<size_t>(part)] = &module;
         adapted = true;
@@ -83,12 +103,12 @@ std::vector<Adapter::Group> Adapter::Groups() const {
   return groups;
 }
 
-// Lays the factors out: replicated ones first, the A factors of one group
-// stacked without a gap.
+// Lays the factors out: replicated ones first, the A factors of one group and
+// the sections of one B without a gap.
 void Adapter::Place(std::vector<Group>* groups, int rank) {
   int64_t offset = 0;
   const auto add = [&](const Group& group, size_t part, Factor::Kind kind,
-                       const ShardSpec& shard) {
+                       const ShardSpec& shard, int64_t first_row = 0) {
     const LoraModule& module = *group.parts[part];
     const bool is_a = kind == Factor::Kind::kA;
     const Shape shape = is_a ? ShapeOfA(module) : ShapeOfB(module);
@@ -101,6 +121,7 @@ void Adapter::Place(std::vector<Group>* groups, int rank) {
                         .shape = shape,
                         .shard = shard,
                         .slice = slice,
+                        .first_row = first_row,
                         .offset = offset,
                         .elements = slice.rows.size() * slice.cols.size(),
                         .scale = is_a ? 1.0f : module.scale});
@@ -121,10 +142,14 @@ void Adapter::Place(std::vector<Group>* groups, int rank) {
       for (size_t p = 0; p < group.parts.size(); ++p) {
         const LoraModule* module = group.parts[p];
         if (module == nullptr) continue;
-        const ShardSpec shard = LoraSpecsFor(module->linear.shard).b;
-        if (GradIsPartial(shard) != partial) continue;
+        const std::vector<ShardSpec> sections = SectionsOfB(*module);
+        if (GradIsPartial(sections[0]) != partial) continue;
         group.b_offsets[p] = offset = Aligned(offset);
-        add(group, p, Factor::Kind::kB, shard);
+        int64_t first_row = 0;
+        for (const ShardSpec& shard : sections) {
+          add(group, p, Factor::Kind::kB, shard, first_row);
+          first_row += factors_.back().slice.rows.size();
+        }
       }
     }
     if (partial) replicated_elements_ = offset = Aligned(offset);
@@ -156,10 +181,9 @@ void Adapter::Connect(const std::vector<Group>& groups, const Tensor& compute,
     for (size_t p = 0; p < group.parts.size(); ++p) {
       const LoraModule* module = group.parts[p];
       if (module == nullptr) continue;
-      const LoraSpecs specs = LoraSpecsFor(module->linear.shard);
-      a_slice = SliceOf(specs.a, ShapeOfA(*module), rank);
-      const Slice b = SliceOf(specs.b, ShapeOfB(*module), rank);
-      const Shape b_shape = {b.rows.size(), b.cols.size()};
+      a_slice = SliceOf(LoraSpecsFor(module->linear.shard).a, ShapeOfA(*module),
+                        rank);
+      const Shape b_shape = LocalShapeOfB(*module, rank);
       linear->parts[p] = {.b = view(compute, group.b_offsets[p], b_shape),
                           .db = view(grads_, group.b_offsets[p], b_shape),
                           .first_rank = stacked,
@@ -213,7 +237,11 @@ Tensor Adapter::CopyOf(const Factor& factor) const {
   const LinearAdapter& linear = this->linear(factor.layer, factor.first);
   const LinearAdapter::Part& part = linear.parts[factor.part];
   const int64_t ranks = part.db.cols();
-  if (factor.kind == Factor::Kind::kB) return part.b.Cols({0, ranks});
+  if (factor.kind == Factor::Kind::kB) {
+    const int64_t first = factor.first_row;
+    return part.b.Rows({first, first + factor.slice.rows.size()})
+        .Cols({0, ranks});
+  }
   return linear.a.Rows({part.first_rank, part.first_rank + ranks});
 }
 
@@ -233,7 +261,7 @@ void Adapter::MoveInto(int64_t layer, LinearKind first,
   LinearAdapter* linear = Find(layer, first);
   CHECK(linear->present());
   CHECK_EQ(linear->a.rows(), stack.ranks());
-  CHECK_EQ(linear->parts.size(), stack.parts());
+  CHECK_GE(linear->parts.size(), stack.parts());
   Tensor a = stack.a().Rows({0, stack.ranks()});
   ops::ConvertInto(linear->a, 1.0f, &a);
   linear->a = stack.a();
@@ -254,7 +282,9 @@ void Adapter::ZeroGrad() { ops::Fill(0.0f, &grads_); }
 
 int64_t Adapter::total_parameters() const {
   int64_t total = 0;
-  for (const Factor& factor : factors_) total += factor.shape.elements();
+  for (const LoraModule& module : modules_) {
+    total += ShapeOfA(module).elements() + ShapeOfB(module).elements();
+  }
   return total;
 }
 

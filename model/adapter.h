@@ -18,7 +18,8 @@
 
 namespace lorica {
 
-// A factor A [R, I] or B [O, R] of one module.
+// A factor A [R, I] or B [O, R] of one module, or a section of such a B: each
+// of a fused layer's is a factor by itself, with the shape of the whole.
 struct Factor {
   enum class Kind : uint8_t { kA, kB };
   Kind kind;
@@ -28,7 +29,9 @@ struct Factor {
   size_t part;       // Among them.
   Shape shape;       // Of the whole factor.
   ShardSpec shard;
-  Slice slice;         // This rank's.
+  Slice slice;  // This rank's.
+  // Of the slice, in the rows of B that this rank has of the module.
+  int64_t first_row = 0;
   int64_t offset = 0;  // Of the slice, row-major and dense, in the flat arrays.
   int64_t elements = 0;
   float scale = 1.0f;  // Of the compute copy: alpha / R for B.

@@ -33,25 +33,73 @@ class Loader {
       : params_(std::move(params)), rank_(rank), load_(load) {}
 
   bool done() const { return next_ == params_.size(); }
-  Tensor Take() {
-    const ParamSpec& spec = params_[next_++];
-    return load_(spec, SliceOf(spec.shard, spec.shape, rank_));
-  }
+  // The next array, its sections one behind the other.
+  Tensor Take();
+  Norm TakeNorm(const GptConfig& config);
   // The linear layers from `first` on that share an input, as the device wants
   // them to lie.
   FrozenLinear TakeLinears(const Tensor& like, int64_t layer, LinearKind first,
                            size_t count, Adapter* resident);
 
  private:
-  bool BiasIsNext() const {
-    return !done() && absl::EndsWith(params_[next_].name, ".bias");
+  // The specs from `first` on that are sections of one array end here.
+  size_t EndOfArray(size_t first) const;
+  Slice SliceOf(size_t at) const {
+    return lorica::SliceOf(params_[at].shard, params_[at].shape, rank_);
   }
+  // Takes the bias that belongs to the weight before, absent where there is
+  // none or another rank has it.
+  Tensor TakeBias();
 
   std::vector<ParamSpec> params_;
   int rank_;
   const LoadParam& load_;
   size_t next_ = 0;
 };
+
+size_t Loader::EndOfArray(size_t first) const {
+  size_t end = first + 1;
+  while (end < params_.size() && params_[end].name == params_[first].name) {
+    ++end;
+  }
+  return end;
+}
+
+Tensor Loader::Take() {
+  const size_t first = std::exchange(next_, EndOfArray(next_));
+  if (next_ == first + 1) return load_(params_[first], SliceOf(first));
+  std::vector<Tensor> sections;
+  int64_t total = 0;  // Rows of a matrix, elements of a vector.
+  for (size_t i = first; i < next_; ++i) {
+    sections.push_back(load_(params_[i], SliceOf(i)));
+    total += sections.back().shape()[0];
+  }
+  const Tensor& like = sections.front();
+  const bool matrix = like.shape().rank() == 2;
+  const Tensor whole = Tensor::Empty(
+      like.device(), matrix ? Shape{total, like.cols()} : Shape{total},
+      like.dtype());
+  Range place = {0, 0};
+  for (const Tensor& section : sections) {
+    place = {place.end, place.end + section.shape()[0]};
+    Tensor part = matrix ? whole.Rows(place) : whole.Cols(place);
+    ops::ConvertInto(section, 1.0f, &part);
+  }
+  return whole;
+}
+
+Norm Loader::TakeNorm(const GptConfig& config) {
+  const Tensor weight = Take();
+  return Norm(config.norm, config.norm_epsilon, weight,
+              config.norm == NormKind::kLayer ? Take() : Tensor());
+}
+
+Tensor Loader::TakeBias() {
+  if (done() || !absl::EndsWith(params_[next_].name, ".bias")) return {};
+  if (SliceOf(next_).cols.size() > 0) return Take();
+  next_ = EndOfArray(next_);
+  return {};
+}
 
 FrozenLinear Loader::TakeLinears(const Tensor& like, int64_t layer,
                                  LinearKind first, size_t count,
@@ -61,17 +109,23 @@ FrozenLinear Loader::TakeLinears(const Tensor& like, int64_t layer,
   if (device->backend().linear_layout == LinearLayout::kApart) {
     for (size_t i = 0; i < count; ++i) {
       linear.weights.push_back(Take());
-      if (BiasIsNext()) linear.biases.push_back(Take());
+      Tensor bias = TakeBias();
+      if (bias.present()) linear.biases.push_back(std::move(bias));
     }
     return linear;
   }
   std::vector<int64_t> outputs;
   int64_t inputs = 0;
-  for (size_t i = next_; outputs.size() < count; ++i) {
-    if (params_[i].shape.rank() == 1) continue;  // A bias.
-    const Slice slice = SliceOf(params_[i].shard, params_[i].shape, rank_);
-    outputs.push_back(slice.rows.size());
-    inputs = slice.cols.size();
+  for (size_t i = next_; outputs.size() < count;) {
+    const size_t end = EndOfArray(i);
+    if (params_[i].shape.rank() == 2) {
+      outputs.push_back(0);
+      for (size_t at = i; at < end; ++at) {
+        outputs.back() += SliceOf(at).rows.size();
+        inputs = SliceOf(at).cols.size();
+      }
+    }
+    i = end;
   }
   const bool adapted =
       resident != nullptr && resident->linear(layer, first).present();
@@ -86,13 +140,23 @@ FrozenLinear Loader::TakeLinears(const Tensor& like, int64_t layer,
     linear.weights.push_back(stack.weight(i));
     ops::ConvertInto(Take(), 1.0f, &linear.weights.back());
     place = {place.end, place.end + outputs[i]};
-    if (!BiasIsNext()) continue;
+    const Tensor bias = TakeBias();
+    if (!bias.present()) continue;
     if (!biases.present()) biases = Tensor::Empty(device, all, like.dtype());
     linear.biases.push_back(biases.Cols(place));
-    ops::ConvertInto(Take(), 1.0f, &linear.biases.back());
+    ops::ConvertInto(bias, 1.0f, &linear.biases.back());
   }
   if (adapted) resident->MoveInto(layer, first, stack);
   return linear;
+}
+
+// Of a block's linear layers, those of the kinds `first` to `last`.
+size_t Count(const std::vector<LinearSpec>& linears, LinearKind first,
+             LinearKind last) {
+  return static_cast<size_t>(std::count_if(
+      linears.begin(), linears.end(), [=](const LinearSpec& linear) {
+        return linear.kind >= first && linear.kind <= last;
+      }));
 }
 
 }  // namespace
@@ -108,31 +172,37 @@ Gpt::Gpt(const GptConfig& config, const ModelSplit& split,
   device_ = embedding_.weight.device();
   compute_ = embedding_.weight.dtype();
   kv_features_ = split.kv_heads[static_cast<size_t>(rank)].size();
-  MakeRopeTable();
+  if (config_.positions == Positions::kLearned) {
+    positions_ = {.weight = loader.Take(),
+                  .first = split.positions[static_cast<size_t>(rank)].begin};
+  } else {
+    MakeRopeTable();
+  }
+  const std::vector<LinearSpec> linears = LinearsOfLayer(config_, split, 0);
   blocks_.reserve(static_cast<size_t>(config_.num_layers));
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-    const Tensor attention_norm = loader.Take();
-    const Tensor mlp_norm = loader.Take();
-    const auto take = [&](LinearKind first, size_t count) {
-      return loader.TakeLinears(embedding_.weight, layer, first, count,
-                                resident);
+    const Norm attention_norm = loader.TakeNorm(config_);
+    const Norm mlp_norm = loader.TakeNorm(config_);
+    const auto take = [&](LinearKind first, LinearKind last) {
+      return loader.TakeLinears(embedding_.weight, layer, first,
+                                Count(linears, first, last), resident);
     };
-    const FrozenLinear qkv = take(kQ, 3);
-    const FrozenLinear o = take(kO, 1);
-    const FrozenLinear gate_up = take(kGate, 2);
-    const FrozenLinear down = take(kDown, 1);
+    const FrozenLinear qkv = take(kQ, kV);
+    const FrozenLinear o = take(kO, kO);
+    const FrozenLinear up = take(kGate, kUp);
+    const FrozenLinear down = take(kDown, kDown);
     blocks_.push_back(
         {Attention({.norm = attention_norm, .qkv = qkv, .o = o}, plan_,
-                   config_.norm_epsilon, config_.head_dim, &rope_, group_),
-         Mlp({.norm = mlp_norm, .gate_up = gate_up, .down = down}, plan_,
-             config_.norm_epsilon, group_)});
+                   config_.head_dim, rope_.cos.present() ? &rope_ : nullptr,
+                   group_),
+         Mlp({.norm = mlp_norm, .up = up, .down = down}, config_.activation,
+             plan_, group_)});
   }
-  const Tensor final_norm = loader.Take();
+  const Norm final_norm = loader.TakeNorm(config_);
   ops::HeadSlice head = embedding_;
   if (!config_.tied_head) head.weight = loader.Take();
   CHECK(loader.done());
-  head_ = std::make_unique<LossHead>(final_norm, config_.norm_epsilon, head,
-                                     plan_.column, group_);
+  head_ = std::make_unique<LossHead>(final_norm, head, plan_.column, group_);
 }
 
 // Angles in double, rounded once; see RopeConfig.
@@ -159,6 +229,12 @@ Stream Gpt::Embed(const Pass& pass) const {
   const Span span(SpanKind::kLayer, "embedding", "forward");
   Tensor x =
       ops::GatherRows(embedding_.weight, pass.ids, embedding_.first_vocab);
+  if (positions_.weight.present()) {
+    // Terms of the sum over the ranks, as the embedding's rows are.
+    ops::AddInto(
+        ops::GatherRows(positions_.weight, pass.positions, positions_.first),
+        &x);
+  }
   return {.x = Redistribute(std::move(x), plan_.row.output, pass.tokens,
                             *group_, Purpose::kActivation)};
 }

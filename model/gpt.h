@@ -88,6 +88,12 @@ class Gpt {
     std::vector<Saved> layers;
   };
 
+  // This rank's rows of a table of learned positions.
+  struct PositionRows {
+    Tensor weight;
+    int64_t first = 0;
+  };
+
   void MakeRopeTable();
   // Columns of room beside the gradient of the residual stream.
   int64_t GradRoom(const Adapter* adapter) const;
@@ -109,7 +115,8 @@ class Gpt {
   Device* device_ = nullptr;
   DType compute_ = DType::kF32;
   ops::HeadSlice embedding_;
-  ops::RopeTable rope_;
+  PositionRows positions_;   // Absent where positions turn heads,
+  ops::RopeTable rope_;      // and this where they do not.
   int64_t kv_features_ = 0;  // Of this rank.
   std::vector<Block> blocks_;
   std::unique_ptr<LossHead> head_;

@@ -31,10 +31,12 @@ absl::Status GptConfig::Validate() const {
                      num_kv_heads, " key/value heads"));
   }
   if (head_dim % 2 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the model's head_dim is ", head_dim, "; rotary heads are even"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model's head_dim is ", head_dim,
+                     "; only even ones are supported"));
   }
-  if (rope.inv_freq.size() != static_cast<size_t>(head_dim / 2)) {
+  if (positions == Positions::kRotary &&
+      rope.inv_freq.size() != static_cast<size_t>(head_dim / 2)) {
     return absl::InvalidArgumentError(
         absl::StrCat("the model has ", rope.inv_freq.size(),
                      " rotary frequencies for a head_dim of ", head_dim));

@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -31,7 +32,9 @@ absl::Status NoMatch(const std::string& target,
                      const std::vector<LinearSpec>& linears) {
   std::vector<std::string> names;
   for (const LinearSpec& linear : linears) {
-    names.push_back(linear.module.substr(linear.module.rfind('.') + 1));
+    std::string name = linear.module.substr(linear.module.rfind('.') + 1);
+    // The attention and the MLP of a block may have one of the same name.
+    if (!absl::c_linear_search(names, name)) names.push_back(std::move(name));
   }
   return absl::InvalidArgumentError(
       absl::StrCat("adapter.target \"", target,
@@ -39,14 +42,13 @@ absl::Status NoMatch(const std::string& target,
                    absl::StrJoin(names, ", "), " and all-linear"));
 }
 
-absl::StatusOr<LoraModule> Adapt(const LinearSpec& linear, int kind,
+absl::StatusOr<LoraModule> Adapt(const LinearSpec& linear,
                                  const LoraConfig& lora) {
   const std::optional<int64_t> rank =
       FindPattern(lora.rank_pattern, linear.module);
   const std::optional<double> alpha =
       FindPattern(lora.alpha_pattern, linear.module);
   LoraModule module = {.linear = linear,
-                       .kind = static_cast<LinearKind>(kind),
                        .rank = rank.value_or(lora.rank),
                        .alpha = alpha.value_or(lora.alpha)};
   const int64_t limit = std::min(linear.shape[0], linear.shape[1]);
@@ -79,18 +81,16 @@ absl::StatusOr<std::vector<LoraModule>> ResolveTargets(const GptConfig& config,
   std::set<std::string> unmatched(lora.targets.begin(), lora.targets.end());
   std::vector<LoraModule> modules;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    const auto linears = LinearsOfLayer(config, split, layer);
-    for (int kind = 0; kind < kNumLinears; ++kind) {
+    for (const LinearSpec& linear : LinearsOfLayer(config, split, layer)) {
       bool adapted = all;
       for (const std::string& target : lora.targets) {
-        if (Matches(linears[kind].module, target)) {
+        if (Matches(linear.module, target)) {
           unmatched.erase(target);
           adapted = true;
         }
       }
       if (!adapted) continue;
-      LORICA_ASSIGN_OR_RETURN(LoraModule module,
-                              Adapt(linears[kind], kind, lora));
+      LORICA_ASSIGN_OR_RETURN(LoraModule module, Adapt(linear, lora));
       modules.push_back(std::move(module));
     }
   }

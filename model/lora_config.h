@@ -30,7 +30,6 @@ struct LoraConfig {
 
 struct LoraModule {
   LinearSpec linear;
-  LinearKind kind;
   int64_t rank = 0;
   double alpha = 0.0;
   float scale = 0.0f;

@@ -115,6 +115,48 @@ void RmsNormBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
                                               .update = update});
 }
 
+LayerNormResult LayerNorm(const Tensor& x, const Tensor& delta,
+                          const Tensor& weight, const Tensor& bias,
+                          float epsilon, int64_t room) {
+  CheckShape(weight, {x.cols()}, DType::kF32);
+  CheckShape(bias, {x.cols()}, DType::kF32);
+  if (delta.present()) CheckSame(x, delta);
+  LayerNormResult result = {
+      .sum = delta.present() ? Tensor::Empty(x.device(), x.shape(), x.dtype(),
+                                             Lifetime::kPass)
+                             : x,
+      .y = LikeWithRoom(x, x.rows(), x.cols(), room),
+      .mean = Tensor::Empty(x.device(), {x.rows()}, DType::kF32),
+      .rstd = Tensor::Empty(x.device(), {x.rows()}, DType::kF32)};
+  BackendOf(x).layer_norm(QueueOf(x), {.x = x.view(),
+                                       .delta = delta.view(),
+                                       .weight = weight.view(),
+                                       .bias = bias.view(),
+                                       .sum = result.sum.view(),
+                                       .y = result.y.view(),
+                                       .mean = result.mean.view(),
+                                       .rstd = result.rstd.view(),
+                                       .epsilon = epsilon});
+  return result;
+}
+
+void LayerNormBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                       const Tensor& mean, const Tensor& rstd, Update update,
+                       Tensor* dx) {
+  CHECK_EQ(dy.shape(), x.shape());
+  CheckSame(x, *dx);
+  CheckShape(weight, {x.cols()}, DType::kF32);
+  CheckShape(mean, {x.rows()}, DType::kF32);
+  CheckShape(rstd, {x.rows()}, DType::kF32);
+  BackendOf(x).layer_norm_backward(QueueOf(x), {.dy = dy.view(),
+                                                .x = x.view(),
+                                                .weight = weight.view(),
+                                                .mean = mean.view(),
+                                                .rstd = rstd.view(),
+                                                .dx = dx->view(),
+                                                .update = update});
+}
+
 void Rope(const RopeTable& table, const Tensor& positions, int64_t head_dim,
           Direction direction, Tensor* x) {
   CHECK_EQ(x->cols() % head_dim, 0);
@@ -145,6 +187,18 @@ void SwigluBackward(const Tensor& dy, Tensor* gate, Tensor* up) {
                                               .up = up->view(),
                                               .dgate = gate->view(),
                                               .dup = up->view()});
+}
+
+Tensor Gelu(const Tensor& x, int64_t room) {
+  Tensor y = LikeWithRoom(x, x.rows(), x.cols(), room);
+  BackendOf(x).gelu(QueueOf(x), {.x = x.view(), .y = y.view()});
+  return y;
+}
+
+void GeluBackward(const Tensor& dy, Tensor* x) {
+  CheckSame(dy, *x);
+  BackendOf(dy).gelu_backward(
+      QueueOf(dy), {.dy = dy.view(), .x = x->view(), .dx = x->view()});
 }
 
 namespace {
@@ -193,24 +247,52 @@ AttentionResult Attention(const Tensor& q, const Tensor& k, const Tensor& v,
   return result;
 }
 
-AttentionGrads AttentionBackward(const Tensor& dout, const Tensor& q,
-                                 const Tensor& k, const Tensor& v,
-                                 const AttentionResult& result,
-                                 absl::Span<const Segment> segments,
-                                 const AttentionShape& shape, int64_t room) {
+namespace {
+
+// Assigns the gradients.
+void RunAttentionBackward(const Tensor& dout, const Tensor& q, const Tensor& k,
+                          const Tensor& v, const AttentionResult& result,
+                          absl::Span<const Segment> segments,
+                          const AttentionShape& shape,
+                          const AttentionGrads& grads) {
   CheckAttention(q, k, v, segments, shape);
   CheckSame(dout, result.out);
   CHECK_EQ(q.rows(), k.rows()) << "a gradient of cached keys";
-  const std::vector<Tensor> dqkv =
-      SideBySide(q, q.rows(), {{q.cols(), k.cols(), v.cols()}}, room);
-  const AttentionGrads grads = {.dq = dqkv[0], .dk = dqkv[1], .dv = dqkv[2]};
   BackendOf(q).attention_backward(
       QueueOf(q), {.forward = AttentionArgsOf(q, k, v, result, segments, shape),
                    .dout = dout.view(),
                    .dq = grads.dq.view(),
                    .dk = grads.dk.view(),
                    .dv = grads.dv.view()});
+}
+
+}  // namespace
+
+AttentionGrads AttentionBackward(const Tensor& dout, const Tensor& q,
+                                 const Tensor& k, const Tensor& v,
+                                 const AttentionResult& result,
+                                 absl::Span<const Segment> segments,
+                                 const AttentionShape& shape, int64_t room) {
+  const std::vector<Tensor> dqkv =
+      SideBySide(q, q.rows(), {{q.cols(), k.cols(), v.cols()}}, room);
+  const AttentionGrads grads = {.dq = dqkv[0], .dk = dqkv[1], .dv = dqkv[2]};
+  RunAttentionBackward(dout, q, k, v, result, segments, shape, grads);
   return grads;
+}
+
+Tensor FusedAttentionBackward(const Tensor& dout, const Tensor& q,
+                              const Tensor& k, const Tensor& v,
+                              const AttentionResult& result,
+                              absl::Span<const Segment> segments,
+                              const AttentionShape& shape, int64_t room) {
+  const int64_t values = q.cols() + k.cols();
+  const int64_t end = values + v.cols();
+  Tensor dqkv = LikeWithRoom(q, q.rows(), end, room);
+  RunAttentionBackward(dout, q, k, v, result, segments, shape,
+                       {.dq = dqkv.Cols({0, q.cols()}),
+                        .dk = dqkv.Cols({q.cols(), values}),
+                        .dv = dqkv.Cols({values, end})});
+  return dqkv;
 }
 
 Tensor GatherRows(const Tensor& table, const Tensor& ids, int64_t first_row) {

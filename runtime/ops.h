@@ -95,6 +95,20 @@ RmsNormResult RmsNorm(const Tensor& x, const Tensor& delta,
 void RmsNormBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
                      const Tensor& rstd, Update update, Tensor* dx);
 
+struct LayerNormResult {
+  Tensor sum;  // As RmsNorm's.
+  Tensor y;
+  Tensor mean;
+  Tensor rstd;
+};
+LayerNormResult LayerNorm(const Tensor& x, const Tensor& delta,
+                          const Tensor& weight, const Tensor& bias,
+                          float epsilon, int64_t room = 0);
+// dx += (or =) the input gradient.
+void LayerNormBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                       const Tensor& mean, const Tensor& rstd, Update update,
+                       Tensor* dx);
+
 struct RopeTable {
   Tensor cos;  // [positions, head_dim / 2] F32
   Tensor sin;
@@ -105,6 +119,10 @@ void Rope(const RopeTable& table, const Tensor& positions, int64_t head_dim,
 Tensor Swiglu(const Tensor& gate, const Tensor& up, int64_t room = 0);
 // Overwrites gate and up with their gradients.
 void SwigluBackward(const Tensor& dy, Tensor* gate, Tensor* up);
+
+Tensor Gelu(const Tensor& x, int64_t room = 0);
+// Overwrites x with its gradient.
+void GeluBackward(const Tensor& dy, Tensor* x);
 
 struct AttentionShape {
   int64_t head_dim = 0;
@@ -129,6 +147,14 @@ AttentionGrads AttentionBackward(const Tensor& dout, const Tensor& q,
                                  const AttentionResult& result,
                                  absl::Span<const Segment> segments,
                                  const AttentionShape& shape, int64_t room = 0);
+
+// The same in one matrix [T, q + k + v] on every device, for a layer that
+// computes q, k and v at once.
+Tensor FusedAttentionBackward(const Tensor& dout, const Tensor& q,
+                              const Tensor& k, const Tensor& v,
+                              const AttentionResult& result,
+                              absl::Span<const Segment> segments,
+                              const AttentionShape& shape, int64_t room = 0);
 
 // Either result has as much room beside it as what its rows are taken from.
 Tensor GatherRows(const Tensor& table, const Tensor& ids, int64_t first_row);

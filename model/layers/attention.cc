@@ -8,16 +8,37 @@
 
 namespace lorica {
 
-Attention::Attention(Weights weights, const ModelPlan& plan, float norm_epsilon,
-                     int64_t head_dim, const ops::RopeTable* rope,
-                     Communicator* group)
-    : weights_(std::move(weights)),
-      norm_epsilon_(norm_epsilon),
+namespace {
+
+int64_t OutputsOf(const FrozenLinear& linear) {
+  int64_t outputs = 0;
+  for (const Tensor& weight : linear.weights) outputs += weight.rows();
+  return outputs;
+}
+
+}  // namespace
+
+Attention::Attention(Weights weights, const ModelPlan& plan, int64_t head_dim,
+                     const ops::RopeTable* rope, Communicator* group)
+    : norm_(std::move(weights.norm)),
       shape_({.head_dim = head_dim,
               .scale = 1.0f / std::sqrt(static_cast<float>(head_dim))}),
       rope_(rope),
-      qkv_(plan.column, weights_.qkv, group),
-      o_(plan.row, weights_.o, group) {}
+      qkv_(plan.column, weights.qkv, group),
+      o_(plan.row, weights.o, group) {
+  const int64_t all = OutputsOf(weights.qkv);
+  q_cols_ = {0, weights.o.weights[0].cols()};
+  k_cols_ = {q_cols_.end, q_cols_.end + (all - q_cols_.end) / 2};
+  v_cols_ = {k_cols_.end, all};
+}
+
+void Attention::Rotate(const Pass& pass, Direction direction, Tensor* q,
+                       Tensor* k) const {
+  if (rope_ == nullptr) return;
+  for (Tensor* rotated : {q, k}) {
+    ops::Rope(*rope_, pass.positions, shape_.head_dim, direction, rotated);
+  }
+}
 
 namespace {
 
@@ -40,18 +61,17 @@ Attention::Saved Attention::Heads(const Stream& in,
                                   const Pass& pass, KeepInput keep,
                                   KvCache* cache) const {
   Saved saved;
-  ops::RmsNormResult norm =
-      ops::RmsNorm(in.x, in.delta, weights_.norm, norm_epsilon_,
-                   qkv_.InputRoom(adapters.qkv));
+  Norm::Result norm =
+      norm_.Forward(in.x, in.delta, qkv_.InputRoom(adapters.qkv));
   saved.x = std::move(norm.sum);
-  saved.rstd = std::move(norm.rstd);
+  saved.stats = std::move(norm.stats);
   std::vector<Tensor> qkv =
       qkv_.Forward(norm.y, adapters.qkv, pass, keep, &saved.qkv);
   norm.y = {};
-  for (Tensor* rotated : {&qkv[0], &qkv[1]}) {
-    ops::Rope(*rope_, pass.positions, shape_.head_dim, Direction::kForward,
-              rotated);
+  if (qkv.size() == 1) {
+    qkv = {qkv[0].Cols(q_cols_), qkv[0].Cols(k_cols_), qkv[0].Cols(v_cols_)};
   }
+  Rotate(pass, Direction::kForward, &qkv[0], &qkv[1]);
   const int64_t room = o_.InputRoom(adapters.o);
   if (cache != nullptr) {
     const std::vector<Segment> segments = Extend(qkv[1], qkv[2], cache);
@@ -93,11 +113,29 @@ Stream Attention::Forward(const Stream& in, const AttentionAdapters& adapters,
   return out;
 }
 
+std::vector<Tensor> Attention::HeadGrads(const Tensor& dout, const Saved& saved,
+                                         const Pass& pass, int64_t room) const {
+  if (qkv_.parts() == 1) {
+    const Tensor dqkv = ops::FusedAttentionBackward(
+        dout, saved.q, saved.k, saved.v, saved.attention, pass.segments, shape_,
+        room);
+    Tensor dq = dqkv.Cols(q_cols_);
+    Tensor dk = dqkv.Cols(k_cols_);
+    Rotate(pass, Direction::kBackward, &dq, &dk);
+    return {dqkv};
+  }
+  ops::AttentionGrads grads =
+      ops::AttentionBackward(dout, saved.q, saved.k, saved.v, saved.attention,
+                             pass.segments, shape_, room);
+  Rotate(pass, Direction::kBackward, &grads.dq, &grads.dk);
+  return {grads.dq, grads.dk, grads.dv};
+}
+
 void Attention::Backward(Saved saved, const AttentionAdapters& adapters,
                          const Pass& pass, ops::InputGrad input_grad,
                          Tensor* dstream) const {
   const Span span(SpanKind::kLayer, "attention", "backward");
-  if (!saved.rstd.present()) {
+  if (!saved.stats.present()) {
     LoraLinear::Saved o = std::move(saved.o);
     saved = Heads({.x = saved.x}, adapters, pass, KeepInput::kYes, nullptr);
     saved.o = std::move(o);
@@ -119,24 +157,18 @@ void Attention::Backward(Saved saved, const AttentionAdapters& adapters,
     dout = ops::ScatterRows(dout, pass.selected, saved.x.rows());
     *dstream = ops::ScatterRows(*dstream, pass.selected, saved.x.rows());
   }
-  ops::AttentionGrads grads = ops::AttentionBackward(
-      dout, saved.q, saved.k, saved.v, saved.attention, pass.segments, shape_,
-      qkv_.GradRoom(adapters.qkv));
+  const std::vector<Tensor> dqkv =
+      HeadGrads(dout, saved, pass, qkv_.GradRoom(adapters.qkv));
   saved.attention = {};
   dout = {};
-  for (Tensor* rotated : {&grads.dq, &grads.dk}) {
-    ops::Rope(*rope_, pass.positions, shape_.head_dim, Direction::kBackward,
-              rotated);
-  }
   Tensor h;
   if (adapters.qkv.present() && !saved.qkv.x.present()) {
-    h = ops::RmsNorm(saved.x, {}, weights_.norm, norm_epsilon_).y;
+    h = norm_.Forward(saved.x, {}).y;
   }
-  const Tensor dh = qkv_.Backward({grads.dq, grads.dk, grads.dv}, h, saved.qkv,
-                                  adapters.qkv, pass, input_grad);
+  const Tensor dh =
+      qkv_.Backward(dqkv, h, saved.qkv, adapters.qkv, pass, input_grad);
   if (input_grad == ops::InputGrad::kNone) return;
-  ops::RmsNormBackward(dh, saved.x, weights_.norm, saved.rstd, Update::kAdd,
-                       dstream);
+  norm_.Backward(dh, saved.x, saved.stats, Update::kAdd, dstream);
 }
 
 }  // namespace lorica

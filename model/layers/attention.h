@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/layers/lora_linear.h"
+#include "model/layers/norm.h"
 #include "model/pass.h"
 #include "model/recompute.h"
 #include "runtime/ops.h"
@@ -33,15 +34,15 @@ struct AttentionAdapters {
   bool present() const { return qkv.present() || o.present(); }
 };
 
-// h = norm(x);  q, k, v = W_q h, W_k h, W_v h, plus biases;  q, k rotated;
-// delta = W_o softmax(q k' / sqrt(D)) v
+// h = norm(x);  q, k, v = W_q h, W_k h, W_v h, plus biases;  q, k rotated, if
+// positions are;  delta = W_o softmax(q k' / sqrt(D)) v, plus a bias
 class Attention {
  public:
   struct Saved {
-    Tensor x;     // [T, H] the normalized sum.
-    Tensor rstd;  // [T] absent where the rest is to be computed again.
-    Tensor q;     // [T, heads * D], rotated.
-    Tensor k;     // [T, kv_heads * D]
+    Tensor x;           // [T, H] the normalized sum.
+    Norm::Stats stats;  // Absent where the rest is to be computed again.
+    Tensor q;           // [T, heads * D], rotated.
+    Tensor k;           // [T, kv_heads * D]
     Tensor v;
     ops::AttentionResult attention;
     LoraLinear::Saved qkv;
@@ -49,13 +50,15 @@ class Attention {
   };
 
   struct Weights {
-    Tensor norm;  // [H] F32
-    FrozenLinear qkv;
+    Norm norm;
+    FrozenLinear qkv;  // In three parts, or one: their rows in this order.
     FrozenLinear o;
   };
 
-  Attention(Weights weights, const ModelPlan& plan, float norm_epsilon,
-            int64_t head_dim, const ops::RopeTable* rope, Communicator* group);
+  // `rope` is null where positions do not turn; it and `group` must outlive the
+  // layer.
+  Attention(Weights weights, const ModelPlan& plan, int64_t head_dim,
+            const ops::RopeTable* rope, Communicator* group);
 
   // Columns of room that `dstream` should have beside it in Backward.
   int64_t GradRoom(const AttentionAdapters& adapters) const {
@@ -81,11 +84,18 @@ class Attention {
   // Everything before the output product.
   Saved Heads(const Stream& in, const AttentionAdapters& adapters,
               const Pass& pass, KeepInput keep, KvCache* cache) const;
+  void Rotate(const Pass& pass, Direction direction, Tensor* q,
+              Tensor* k) const;
+  // The gradients of qkv_'s outputs, as many as there are.
+  std::vector<Tensor> HeadGrads(const Tensor& dout, const Saved& saved,
+                                const Pass& pass, int64_t room) const;
 
-  Weights weights_;
-  float norm_epsilon_;
+  Norm norm_;
   ops::AttentionShape shape_;
   const ops::RopeTable* rope_;
+  Range q_cols_;  // Of one output of all three.
+  Range k_cols_;
+  Range v_cols_;
   LoraLinear qkv_;
   LoraLinear o_;
 };

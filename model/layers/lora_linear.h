@@ -66,9 +66,11 @@ class LoraLinear {
     Tensor xa;  // [T, S]
   };
 
-  // Only outputs that the plan does not sum over ranks may have biases. `group`
+  // Where the plan sums outputs over ranks only one rank has biases. `group`
   // must outlive the layer.
   LoraLinear(const LinearPlan& plan, FrozenLinear frozen, Communicator* group);
+
+  size_t parts() const { return frozen_.weights.size(); }
 
   // Columns of room beside x, and beside the last dy, in which xa and dxa are
   // best put: that of a border's adapter, where the rows need not travel.

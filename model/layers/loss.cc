@@ -41,10 +41,9 @@ std::vector<double> RowLosses::Read() const {
   return losses;
 }
 
-LossHead::LossHead(Tensor norm, float norm_epsilon, ops::HeadSlice head,
-                   const LinearPlan& plan, Communicator* group)
+LossHead::LossHead(Norm norm, ops::HeadSlice head, const LinearPlan& plan,
+                   Communicator* group)
     : norm_(std::move(norm)),
-      norm_epsilon_(norm_epsilon),
       head_(std::move(head)),
       plan_(plan),
       group_(group) {}
@@ -70,7 +69,7 @@ ops::KeptExps LossHead::Stats(const Tensor& h, const Tensor& targets,
 void LossHead::Losses(const Stream& in, const Tensor& targets,
                       RowLosses* losses) const {
   const Span span(SpanKind::kLayer, "head", "forward");
-  Tensor h = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_).y;
+  Tensor h = norm_.Forward(in.x, in.delta).y;
   h = Redistribute(std::move(h), plan_.input, targets.elements(), *group_,
                    Purpose::kActivation);
   for (const Range& rows : Chunks(h)) {
@@ -83,7 +82,7 @@ Tensor LossHead::LossesAndGrad(const Stream& in, const Tensor& targets,
                                float scale, const Tensor& times, int64_t room,
                                RowLosses* losses) const {
   const Span span(SpanKind::kLayer, "head", "both");
-  ops::RmsNormResult norm = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_);
+  const Norm::Result norm = norm_.Forward(in.x, in.delta);
   const Tensor h = Redistribute(norm.y, plan_.input, targets.elements(),
                                 *group_, Purpose::kActivation);
   Tensor dh = Tensor::Empty(h.device(), h.shape(), h.dtype());
@@ -99,14 +98,13 @@ Tensor LossHead::LossesAndGrad(const Stream& in, const Tensor& targets,
                         Purpose::kActivationGrad);
   Tensor dstream = Tensor::WithRoom(norm.sum.device(), norm.sum.shape(),
                                     norm.sum.dtype(), room);
-  ops::RmsNormBackward(dh, norm.sum, norm_, norm.rstd, Update::kAssign,
-                       &dstream);
+  norm_.Backward(dh, norm.sum, norm.stats, Update::kAssign, &dstream);
   return dstream;
 }
 
 Tensor LossHead::Logits(const Stream& in) const {
   const Span span(SpanKind::kLayer, "head", "forward");
-  Tensor h = ops::RmsNorm(in.x, in.delta, norm_, norm_epsilon_).y;
+  Tensor h = norm_.Forward(in.x, in.delta).y;
   const int64_t count = h.rows();
   h = Redistribute(std::move(h), plan_.input, count, *group_,
                    Purpose::kActivation);

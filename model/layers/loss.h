@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/layers/attention.h"
+#include "model/layers/norm.h"
 #include "model/plans.h"
 #include "parallel/communicator.h"
 #include "runtime/ops.h"
@@ -45,9 +46,9 @@ class RowLosses {
 // slice nor a sum.
 class LossHead {
  public:
-  // `norm` [H] F32; `head`: this rank's rows. `group` must outlive the layer.
-  LossHead(Tensor norm, float norm_epsilon, ops::HeadSlice head,
-           const LinearPlan& plan, Communicator* group);
+  // `head`: this rank's rows. `group` must outlive the layer.
+  LossHead(Norm norm, ops::HeadSlice head, const LinearPlan& plan,
+           Communicator* group);
 
   // Fills in `losses`, which are of the same targets [C] I32.
   void Losses(const Stream& in, const Tensor& targets, RowLosses* losses) const;
@@ -64,8 +65,7 @@ class LossHead {
   ops::KeptExps Stats(const Tensor& h, const Tensor& targets,
                       ops::KeepExps keep, Tensor* stats) const;
 
-  Tensor norm_;
-  float norm_epsilon_;
+  Norm norm_;
   ops::HeadSlice head_;
   LinearPlan plan_;
   Communicator* group_;

@@ -6,26 +6,40 @@
 #include "runtime/trace.h"
 
 namespace lorica {
+namespace {
 
-Mlp::Mlp(Weights weights, const ModelPlan& plan, float norm_epsilon,
+Tensor Activate(Activation kind, const std::vector<Tensor>& ups,
+                int64_t room = 0) {
+  return kind == Activation::kSwiglu ? ops::Swiglu(ups[0], ups[1], room)
+                                     : ops::Gelu(ups[0], room);
+}
+
+// Overwrites `ups` with their gradients.
+void ActivateBackward(Activation kind, const Tensor& ds,
+                      std::vector<Tensor>* ups) {
+  if (kind == Activation::kSwiglu) {
+    ops::SwigluBackward(ds, &(*ups)[0], &(*ups)[1]);
+  } else {
+    ops::GeluBackward(ds, &(*ups)[0]);
+  }
+}
+
+}  // namespace
+
+Mlp::Mlp(Weights weights, Activation activation, const ModelPlan& plan,
          Communicator* group)
-    : weights_(std::move(weights)),
-      norm_epsilon_(norm_epsilon),
-      gate_up_(plan.column, weights_.gate_up, group),
-      down_(plan.row, weights_.down, group) {}
+    : norm_(std::move(weights.norm)),
+      activation_(activation),
+      up_(plan.column, std::move(weights.up), group),
+      down_(plan.row, std::move(weights.down), group) {}
 
-Mlp::Saved Mlp::GateUp(const Stream& in, const MlpAdapters& adapters,
-                       const Pass& pass, KeepInput keep) const {
+Mlp::Saved Mlp::Ups(const Stream& in, const MlpAdapters& adapters,
+                    const Pass& pass, KeepInput keep) const {
   Saved saved;
-  ops::RmsNormResult norm =
-      ops::RmsNorm(in.x, in.delta, weights_.norm, norm_epsilon_,
-                   gate_up_.InputRoom(adapters.gate_up));
+  Norm::Result norm = norm_.Forward(in.x, in.delta, up_.InputRoom(adapters.up));
   saved.x = std::move(norm.sum);
-  saved.rstd = std::move(norm.rstd);
-  std::vector<Tensor> gate_up =
-      gate_up_.Forward(norm.y, adapters.gate_up, pass, keep, &saved.gate_up);
-  saved.gate = std::move(gate_up[0]);
-  saved.up = std::move(gate_up[1]);
+  saved.stats = std::move(norm.stats);
+  saved.ups = up_.Forward(norm.y, adapters.up, pass, keep, &saved.up);
   return saved;
 }
 
@@ -34,9 +48,9 @@ Stream Mlp::Forward(const Stream& in, const MlpAdapters& adapters,
   const Span span(SpanKind::kLayer, "mlp", "forward");
   const KeepInput keep =
       recompute == Recompute::kNone ? KeepInput::kYes : KeepInput::kNo;
-  Saved hidden = GateUp(in, adapters, pass, keep);
+  Saved hidden = Ups(in, adapters, pass, keep);
   const Tensor s =
-      ops::Swiglu(hidden.gate, hidden.up, down_.InputRoom(adapters.down));
+      Activate(activation_, hidden.ups, down_.InputRoom(adapters.down));
   Stream out = {.x = hidden.x};
   out.delta = down_.Forward(s, adapters.down, pass, keep, &hidden.down)[0];
   if (saved != nullptr) {
@@ -53,16 +67,16 @@ Stream Mlp::Forward(const Stream& in, const MlpAdapters& adapters,
 void Mlp::Backward(Saved saved, const MlpAdapters& adapters, const Pass& pass,
                    ops::InputGrad input_grad, Tensor* dstream) const {
   const Span span(SpanKind::kLayer, "mlp", "backward");
-  if (!saved.rstd.present()) {
+  if (!saved.stats.present()) {
     LoraLinear::Saved down = std::move(saved.down);
-    saved = GateUp({.x = saved.x}, adapters, pass, KeepInput::kYes);
+    saved = Ups({.x = saved.x}, adapters, pass, KeepInput::kYes);
     saved.down = std::move(down);
   }
   Tensor s;
   if (adapters.down.present() && !saved.down.x.present()) {
-    s = ops::Swiglu(saved.gate, saved.up);
+    s = Activate(activation_, saved.ups);
   }
-  if (input_grad == ops::InputGrad::kNone && !adapters.gate_up.present()) {
+  if (input_grad == ops::InputGrad::kNone && !adapters.up.present()) {
     down_.Backward({*dstream}, s, saved.down, adapters.down, pass,
                    ops::InputGrad::kNone);
     return;
@@ -70,16 +84,15 @@ void Mlp::Backward(Saved saved, const MlpAdapters& adapters, const Pass& pass,
   const Tensor ds = down_.Backward({*dstream}, s, saved.down, adapters.down,
                                    pass, ops::InputGrad::kWhole);
   s = {};
-  ops::SwigluBackward(ds, &saved.gate, &saved.up);
+  ActivateBackward(activation_, ds, &saved.ups);
   Tensor h;
-  if (adapters.gate_up.present() && !saved.gate_up.x.present()) {
-    h = ops::RmsNorm(saved.x, {}, weights_.norm, norm_epsilon_).y;
+  if (adapters.up.present() && !saved.up.x.present()) {
+    h = norm_.Forward(saved.x, {}).y;
   }
-  const Tensor dh = gate_up_.Backward({saved.gate, saved.up}, h, saved.gate_up,
-                                      adapters.gate_up, pass, input_grad);
+  const Tensor dh =
+      up_.Backward(saved.ups, h, saved.up, adapters.up, pass, input_grad);
   if (input_grad == ops::InputGrad::kNone) return;
-  ops::RmsNormBackward(dh, saved.x, weights_.norm, saved.rstd, Update::kAdd,
-                       dstream);
+  norm_.Backward(dh, saved.x, saved.stats, Update::kAdd, dstream);
 }
 
 }  // namespace lorica

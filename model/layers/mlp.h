@@ -2,38 +2,42 @@
 #ifndef LORICA_MODEL_LAYERS_MLP_H_
 #define LORICA_MODEL_LAYERS_MLP_H_
 
+#include <vector>
+
+#include "model/gpt_config.h"
 #include "model/layers/attention.h"
 #include "model/layers/lora_linear.h"
+#include "model/layers/norm.h"
 #include "model/pass.h"
 #include "runtime/ops.h"
 
 namespace lorica {
 
 struct MlpAdapters {
-  LinearAdapter gate_up;
+  LinearAdapter up;
   LinearAdapter down;
-  bool present() const { return gate_up.present() || down.present(); }
+  bool present() const { return up.present() || down.present(); }
 };
 
-// h = norm(x);  s = silu(W_gate h) * (W_up h);  delta = W_down s
+// h = norm(x);  delta = W_down s, plus a bias;  of Activation::kSwiglu
+// s = silu(W_gate h) * (W_up h), of kGelu s = gelu(W_up h + bias)
 class Mlp {
  public:
   struct Saved {
-    Tensor x;     // [T, H] the normalized sum.
-    Tensor rstd;  // [T] absent where the rest is to be computed again.
-    Tensor gate;  // [T, F]
-    Tensor up;
-    LoraLinear::Saved gate_up;
+    Tensor x;                 // [T, H] the normalized sum.
+    Norm::Stats stats;        // Absent where the rest is to be computed again.
+    std::vector<Tensor> ups;  // [T, F] each: gate and up, or up alone.
+    LoraLinear::Saved up;
     LoraLinear::Saved down;
   };
 
   struct Weights {
-    Tensor norm;  // [H] F32
-    FrozenLinear gate_up;
+    Norm norm;
+    FrozenLinear up;  // Gate and up, or up alone.
     FrozenLinear down;
   };
 
-  Mlp(Weights weights, const ModelPlan& plan, float norm_epsilon,
+  Mlp(Weights weights, Activation activation, const ModelPlan& plan,
       Communicator* group);
 
   // As Attention::GradRoom.
@@ -49,13 +53,13 @@ class Mlp {
                 ops::InputGrad input_grad, Tensor* dstream) const;
 
  private:
-  // Everything before the gated product.
-  Saved GateUp(const Stream& in, const MlpAdapters& adapters, const Pass& pass,
-               KeepInput keep) const;
+  // Everything before the activation.
+  Saved Ups(const Stream& in, const MlpAdapters& adapters, const Pass& pass,
+            KeepInput keep) const;
 
-  Weights weights_;
-  float norm_epsilon_;
-  LoraLinear gate_up_;
+  Norm norm_;
+  Activation activation_;
+  LoraLinear up_;
   LoraLinear down_;
 };
 

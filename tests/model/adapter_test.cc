@@ -159,6 +159,53 @@ TEST(AdapterTest, AIsUniformWithinPeftsBoundAndBIsZero) {
   }
 }
 
+GptConfig FusedHeads() {
+  return {.family = Family::kGpt2,
+          .norm = NormKind::kLayer,
+          .positions = Positions::kLearned,
+          .activation = Activation::kGelu,
+          .vocab_size = 50,
+          .hidden_size = 12,
+          .num_layers = 1,
+          .num_heads = 3,
+          .num_kv_heads = 3,
+          .head_dim = 4,
+          .intermediate_size = 20,
+          .max_positions = 16};
+}
+
+// One A and one B over q, k and v: of two ranks the first has the rows of two
+// heads of each.
+TEST(AdapterTest, AFusedLayersFactorIsCutInEachSection) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const GptConfig config = FusedHeads();
+  const LoraConfig lora = {.rank = 2, .alpha = 2, .targets = {"c_attn"}};
+  const int64_t first_rows[] = {0, 8};
+  for (const int rank : {0, 1}) {
+    Adapter adapter(device.get(), DType::kF32, 1,
+                    *ResolveTargets(config, *SplitModel(config, 2), lora), 0.0f,
+                    rank);
+    EXPECT_EQ(adapter.total_parameters(), 2 * 12 + 36 * 2);
+    std::vector<float> expected;  // Rows of q, k and v, by their numbers.
+    for (const Factor& factor : adapter.factors()) {
+      std::vector<float> values(static_cast<size_t>(factor.elements));
+      if (factor.kind == Factor::Kind::kB) {
+        EXPECT_EQ(factor.shape, (Shape{36, 2}));
+        EXPECT_EQ(factor.slice.rows.begin % 12, first_rows[rank]);
+        std::iota(values.begin(), values.end(),
+                  static_cast<float>(2 * factor.slice.rows.begin));
+        expected.insert(expected.end(), values.begin(), values.end());
+      }
+      adapter.SetValue(factor, values);
+    }
+    adapter.Refresh();
+    const LinearAdapter& qkv = adapter.attention(0).qkv;
+    EXPECT_EQ(qkv.parts[0].b.shape(), (Shape{rank == 0 ? 24 : 12, 2}));
+    EXPECT_EQ(qkv.parts[0].b.ToFloats(), expected);
+    EXPECT_FALSE(qkv.parts[1].b.present());
+  }
+}
+
 TEST(AdapterTest, FactorsOfOneInputAreStackedForOneProduct) {
   const std::unique_ptr<Device> device = OpenTestDevice();
   const auto adapter =

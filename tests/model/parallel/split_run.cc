@@ -33,7 +33,7 @@ float UniformOf(const std::string& name, uint64_t salt, int64_t index) {
 Tensor LoadFrozen(const SplitOptions& options, Device* device,
                   const ParamSpec& spec, const Slice& slice) {
   const bool norm = spec.shape.rank() == 1;
-  const bool embedding = spec.name == EmbeddingName();
+  const bool embedding = spec.name == EmbeddingName(UnevenModel());
   const int64_t cols = spec.shape[norm ? 0 : 1];
   const float bound = std::sqrt(3.0f / static_cast<float>(cols));
   std::vector<float> values;
