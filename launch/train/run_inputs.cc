@@ -111,6 +111,24 @@ absl::StatusOr<RunData> LoadData(const RunConfig& config) {
   return data;
 }
 
+absl::Status CheckPositions(const RunConfig& config, const RunData& data,
+                            int64_t positions) {
+  const auto check = [&](const std::string& path, const Dataset& records) {
+    for (const Record& record : records.records) {
+      if (record.num_tokens() <= positions) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          "data.sequence_length is ", config.data.sequence_length, " and ",
+          path, ":", record.line, " has ", record.num_tokens(),
+          " tokens, but the model has ", positions,
+          " positions; set data.sequence_length to at most ", positions));
+    }
+    return absl::OkStatus();
+  };
+  LORICA_RETURN_IF_ERROR(check(config.data.train, data.train));
+  return data.valid.has_value() ? check(config.data.valid, *data.valid)
+                                : absl::OkStatus();
+}
+
 std::string DatasetLine(const std::string& path, const Dataset& data) {
   std::string line = absl::StrCat(path, ": ", data.records.size(), " records");
   if (data.num_cut > 0) {

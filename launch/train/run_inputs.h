@@ -34,6 +34,11 @@ struct RunData {
 // Errors name the field and the file.
 absl::StatusOr<RunData> LoadData(const RunConfig& config);
 
+// That every record has a position for each of its tokens. Error: names the
+// field and the record.
+absl::Status CheckPositions(const RunConfig& config, const RunData& data,
+                            int64_t positions);
+
 // "train.jsonl: 96 records, 2 cut to the row's length".
 std::string DatasetLine(const std::string& path, const Dataset& data);
 

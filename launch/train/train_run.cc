@@ -354,6 +354,9 @@ absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
   }
   absl::StatusOr<RunData> data = LoadData(config);
   LORICA_RETURN_IF_ERROR(Agree(data.status(), world));
+  LORICA_RETURN_IF_ERROR(
+      Agree(CheckPositions(config, *data, base.source.config().max_positions),
+            world));
   LORICA_ASSIGN_OR_RETURN(
       std::optional<ResumedRun> resumed,
       Resume(config.checkpoint,

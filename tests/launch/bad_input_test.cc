@@ -147,6 +147,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"Overlong",
                  {"data.sequence_length=16", "data.overlong=REFUSE"},
                  "good.jsonl:1"},
+        BadInput{
+            "BeyondThePositions",
+            {"data.train=DIR/untrained.jsonl", "data.sequence_length=4096"},
+            "data.sequence_length is 4096 and DIR/untrained.jsonl:1 has "},
         BadInput{"BadValidation",
                  {"data.valid=DIR/malformed.jsonl"},
                  "malformed.jsonl:5"}),
