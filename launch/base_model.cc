@@ -88,6 +88,8 @@ PeftAdapter GatherAdapter(const Adapter& adapter, const LoraConfig& lora,
                           const Session& session) {
   Communicator& group = session.mesh().tensor();
   PeftAdapter peft = {.lora = lora, .base_model = base_model};
+  peft.lora.fan_in_fan_out =
+      adapter.modules()[0].linear.file_order == FileOrder::kTransposed;
   for (const Factor& factor : adapter.factors()) {
     const std::vector<float> mine = adapter.GetValue(factor);
     const std::vector<std::string> slices = group.AllGatherBytes(

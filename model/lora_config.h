@@ -26,6 +26,9 @@ struct LoraConfig {
   // Exceptions by module, matched like targets.
   std::map<std::string, int64_t> rank_pattern;
   std::map<std::string, double> alpha_pattern;
+  // PEFT's word for a base model whose weights are [in, out]; the adapter's are
+  // the same. It follows from the model and goes into files for PEFT.
+  bool fan_in_fan_out = false;
 };
 
 struct LoraModule {

@@ -190,6 +190,15 @@ absl::StatusOr<PeftAdapter> ReadPeftAdapter(const std::string& directory) {
 absl::Status CheckPeftAdapter(const PeftAdapter& adapter,
                               absl::Span<const LoraModule> modules,
                               const std::string& directory) {
+  // PEFT itself takes false for true where the weights are [in, out].
+  const bool as_is =
+      !modules.empty() && modules[0].linear.file_order == FileOrder::kAsIs;
+  if (adapter.lora.fan_in_fan_out && as_is) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(ConfigPath(directory),
+                     ": fan_in_fan_out is true; only false is supported for "
+                     "this model, whose weights are [out, in]"));
+  }
   const std::string path = TensorsPath(directory);
   std::set<std::string> expected;
   for (const LoraModule& module : modules) {

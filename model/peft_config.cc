@@ -82,12 +82,6 @@ absl::Status RefuseWhatIsNotHonoured(const Json& json,
   }
   LORICA_RETURN_IF_ERROR(RequireText(fields, "peft_type", "LORA"));
   LORICA_RETURN_IF_ERROR(RequireText(fields, "bias", "none"));
-  bool transposed = false;
-  LORICA_RETURN_IF_ERROR(fields.Read("fan_in_fan_out", &transposed));
-  if (transposed) {
-    return fields.Refuse("fan_in_fan_out",
-                         "only false, for [out, in] weights, is supported");
-  }
   return CheckInitialization(fields);
 }
 
@@ -183,6 +177,7 @@ absl::StatusOr<PeftConfig> PeftConfigFromJson(const Json& json,
   if (lora.rank < 1) {
     return fields.Refuse("r", "it must be at least 1");
   }
+  LORICA_RETURN_IF_ERROR(fields.Read("fan_in_fan_out", &lora.fan_in_fan_out));
   double dropout = 0.0;
   LORICA_RETURN_IF_ERROR(fields.Read("lora_dropout", &dropout));
   lora.dropout = static_cast<float>(dropout);
@@ -219,7 +214,7 @@ Json PeftConfigToJson(const LoraConfig& lora, const std::string& base_model) {
       {"lora_alpha", Number(lora.alpha)},
       {"lora_dropout", Decimal(lora.dropout)},
       {"target_modules", all ? Json("all-linear") : Json(lora.targets)},
-      {"fan_in_fan_out", false},
+      {"fan_in_fan_out", lora.fan_in_fan_out},
       {"bias", "none"},
       {"modules_to_save", nullptr},
       {"init_lora_weights", true},

@@ -1,5 +1,6 @@
 #include "model/weight_source.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -9,6 +10,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "model/families/gpt2.h"
+#include "model/families/llama.h"
 #include "model/params.h"
 #include "runtime/check.h"
 #include "runtime/files/block_decode.h"
@@ -20,9 +23,12 @@
 namespace lorica {
 namespace {
 
-std::vector<int64_t> Extents(const Shape& shape) {
-  return shape.rank() == 1 ? std::vector<int64_t>{shape[0]}
-                           : std::vector<int64_t>{shape[0], shape[1]};
+// As the file has them.
+std::vector<int64_t> Extents(const ParamSpec& param) {
+  const Shape& shape = param.shape;
+  if (shape.rank() == 1) return {shape[0]};
+  if (param.file_order == FileOrder::kTransposed) return {shape[1], shape[0]};
+  return {shape[0], shape[1]};
 }
 
 // Tensors that files carry and the model does without: tables that older
@@ -45,7 +51,7 @@ const char* FindInPlace(const StoredWeight& weight, const Slice& slice,
   const bool whole_rows =
       slice.cols == Range{0, cols} || slice.rows.size() == 1;
   if (!Matches(tensor.type, dtype) || weight.interleaved_rows != 0 ||
-      !whole_rows) {
+      weight.file_order != FileOrder::kAsIs || !whole_rows) {
     return nullptr;
   }
   const size_t size = SizeOf(dtype);
@@ -53,6 +59,49 @@ const char* FindInPlace(const StoredWeight& weight, const Slice& slice,
       tensor.bytes.data() +
       static_cast<size_t>(slice.rows.begin * cols + slice.cols.begin) * size;
   return reinterpret_cast<uintptr_t>(data) % size == 0 ? data : nullptr;
+}
+
+// Elements of a transposed file that are in memory beside the result.
+constexpr int64_t kBlockElements = int64_t{1} << 20;
+
+// The slice [O, I] of a weight from its file's [I, O].
+template <typename T>
+void DecodeTransposed(const StoredTensor& tensor, const Slice& slice,
+                      DType dtype, T* out) {
+  const int64_t outputs = slice.rows.size();
+  const int64_t inputs = slice.cols.size();
+  const int64_t step =
+      std::max<int64_t>(kBlockElements / std::max<int64_t>(outputs, 1), 1);
+  std::vector<T> block;
+  for (int64_t done = 0; done < inputs; done += step) {
+    const int64_t count = std::min(step, inputs - done);
+    block.resize(static_cast<size_t>(count * outputs));
+    const int64_t first = slice.cols.begin + done;
+    DecodeMatrix(
+        tensor,
+        {{first, first + count}, slice.rows, [](int64_t row) { return row; }},
+        dtype, block.data());
+    for (int64_t o = 0; o < outputs; ++o) {
+      const T* from = block.data() + o;
+      T* to = out + o * inputs + done;
+      for (int64_t i = 0; i < count; ++i) to[i] = from[i * outputs];
+    }
+  }
+}
+
+// Into dense host memory of `dtype`.
+void Decode(const StoredWeight& weight, const Slice& slice, DType dtype,
+            void* out) {
+  if (weight.file_order == FileOrder::kAsIs) {
+    DecodeMatrix(weight.tensor,
+                 {slice.rows, slice.cols,
+                  [&weight](int64_t row) { return weight.SourceRow(row); }},
+                 dtype, out);
+  } else if (dtype == DType::kF32) {
+    DecodeTransposed(weight.tensor, slice, dtype, static_cast<float*>(out));
+  } else {
+    DecodeTransposed(weight.tensor, slice, dtype, static_cast<BFloat16*>(out));
+  }
 }
 
 }  // namespace
@@ -71,10 +120,13 @@ absl::StatusOr<WeightSource> WeightSource::Open(const std::string& path) {
 absl::Status WeightSource::OpenDirectory() {
   const std::string config_path = absl::StrCat(path_, "/config.json");
   LORICA_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(config_path));
-  LORICA_ASSIGN_OR_RETURN(config_, LlamaFromJson(json, config_path));
+  const bool gpt2 = IsGpt2(json);
+  LORICA_ASSIGN_OR_RETURN(config_, gpt2 ? Gpt2FromJson(json, config_path)
+                                        : LlamaFromJson(json, config_path));
   LORICA_ASSIGN_OR_RETURN(TensorTable tensors, ReadSafetensorsDirectory(path_));
   for (auto& [name, tensor] : tensors) {
-    weights_[name].tensor = std::move(tensor);
+    const std::string ours = gpt2 ? Gpt2NameOf(name) : name;
+    if (!ours.empty()) weights_[ours].tensor = std::move(tensor);
   }
   return absl::OkStatus();
 }
@@ -102,13 +154,15 @@ absl::Status WeightSource::CheckWeights() {
           absl::StrCat(path_, ": tensor ", param.name, " ",
                        param.shape.ToString(), " is missing"));
     }
+    found->second.file_order = param.file_order;
     const StoredTensor& tensor = found->second.tensor;
     const std::string what =
         absl::StrCat(tensor.file->path(), ": tensor ", param.name);
-    if (tensor.shape != Extents(param.shape)) {
+    const std::vector<int64_t> extents = Extents(param);
+    if (tensor.shape != extents) {
       return absl::InvalidArgumentError(absl::StrCat(
           what, " is ", ShapeToString(tensor.shape),
-          "; the model's configuration makes it ", param.shape.ToString()));
+          "; the model's configuration makes it ", ShapeToString(extents)));
     }
     if (!CanDecode(tensor.type)) {
       return absl::InvalidArgumentError(
@@ -151,16 +205,12 @@ Tensor WeightSource::Load(const std::string& name, const Slice& slice,
     tensor.CopyFrom(in_place);
     return tensor;
   }
-  const auto source_row = [&weight](int64_t row) {
-    return weight.SourceRow(row);
-  };
-  const DecodeSlice decode{slice.rows, slice.cols, source_row};
   if (on_host) {
-    DecodeMatrix(stored, decode, dtype, tensor.data());
+    Decode(weight, slice, dtype, tensor.data());
   } else {
     std::vector<char> host(static_cast<size_t>(shape.elements()) *
                            SizeOf(dtype));
-    DecodeMatrix(stored, decode, dtype, host.data());
+    Decode(weight, slice, dtype, host.data());
     tensor.CopyFrom(host.data());
   }
   return tensor;

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "model/families/llama.h"
+#include "model/families/stored_weight.h"
 #include "model/gpt_config.h"
 #include "parallel/shard_spec.h"
 #include "runtime/device.h"
@@ -29,7 +29,8 @@ class WeightSource {
   // Rows and columns `slice` of the weight as a dense tensor of kF32 or kBF16.
   // Whole rows that the file holds in that type, in order and aligned, are
   // borrowed from the mapped file where the device can read it; the rest is
-  // decoded with all threads, and costs memory for the result alone.
+  // decoded with all threads, and costs memory for the result alone; of a file
+  // that holds the transpose, a few megabytes more.
   Tensor Load(const std::string& name, const Slice& slice, DType dtype,
               Device* device) const;
 

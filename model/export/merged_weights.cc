@@ -42,9 +42,20 @@ const PeftFactors* FindFactors(const PeftAdapter* adapter,
   return found == adapter->modules.end() ? nullptr : &found->second;
 }
 
-// out += scale * B[row, :] A
-void AddProductRow(const PeftFactors& factors, int64_t row, double scale,
-                   double* out) {
+// out += scale * B[row, :] A; of a transposed file, of (B A)'.
+void AddProductRow(const PeftFactors& factors, FileOrder order, int64_t row,
+                   double scale, double* out) {
+  if (order == FileOrder::kTransposed) {
+    for (int64_t o = 0; o < factors.outputs; ++o) {
+      double sum = 0;
+      for (int64_t r = 0; r < factors.rank; ++r) {
+        sum += double{factors.b[static_cast<size_t>(o * factors.rank + r)]} *
+               factors.a[static_cast<size_t>(r * factors.inputs + row)];
+      }
+      out[o] += scale * sum;
+    }
+    return;
+  }
   for (int64_t r = 0; r < factors.rank; ++r) {
     const double b =
         scale * factors.b[static_cast<size_t>(row * factors.rank + r)];
@@ -208,7 +219,7 @@ std::vector<double> MergedWeights::Rows(const std::string& name,
   const double scale = ScaleOf(*adapter_, module);
 #pragma omp parallel for schedule(static)
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    AddProductRow(*factors, row, scale,
+    AddProductRow(*factors, weight.file_order, row, scale,
                   merged.data() + (row - rows.begin) * cols);
   }
   return merged;

@@ -29,8 +29,8 @@ class MergedWeights {
   const WeightSource& source() const { return *source_; }
   // Whether the weight of that Hugging Face name changes.
   bool Adapts(const std::string& name) const;
-  // Rows of the weight (a vector is one row), row-major: W, decoded to F32, and
-  // s B A summed in double.
+  // Rows of the weight as Hugging Face's files hold it (a vector is one row),
+  // row-major: W, decoded to F32, and s B A summed in double.
   std::vector<double> Rows(const std::string& name, Range rows) const;
 
  private:

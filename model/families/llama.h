@@ -4,15 +4,14 @@
 #define LORICA_MODEL_FAMILIES_LLAMA_H_
 
 #include <cstdint>
-#include <map>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "model/families/stored_weight.h"
 #include "model/gpt_config.h"
 #include "runtime/files/gguf.h"
 #include "runtime/files/json.h"
-#include "runtime/files/stored_tensor.h"
 
 namespace lorica {
 
@@ -26,20 +25,6 @@ absl::StatusOr<GptConfig> LlamaFromJson(const Json& config,
 // "qwen2", with the same refusals.
 absl::StatusOr<GptConfig> LlamaFromGguf(const GgufFile& file);
 
-// A frozen weight as a file holds it.
-struct StoredWeight {
-  StoredTensor tensor;
-  // In heads of this many rows the file interleaves the two halves that rope
-  // pairs: half h, element j lies at row 2j + h. 0: in Hugging Face's order.
-  int64_t interleaved_rows = 0;
-
-  // The file's row that is row `row` of Hugging Face's order.
-  int64_t SourceRow(int64_t row) const;
-};
-
-// By Hugging Face name.
-using StoredWeights = std::map<std::string, StoredWeight, std::less<>>;
-
 // The tensors of the GGUF by their Hugging Face names. An error names a tensor
 // that has none.
 absl::StatusOr<StoredWeights> LlamaWeightsOfGguf(const GgufFile& file,
@@ -49,7 +34,8 @@ absl::StatusOr<StoredWeights> LlamaWeightsOfGguf(const GgufFile& file,
 // "model.layers.3.self_attn.q_proj.weight", or "" where a GGUF has no such
 // tensor.
 std::string LlamaNameInGguf(absl::string_view name);
-// "llama" or "qwen2", and a key that begins with it: "llama.block_count".
+// "llama" or "qwen2", or "" of other families; and a key that begins with it:
+// "llama.block_count".
 std::string ArchitectureInGguf(const GptConfig& config);
 std::string LlamaKeyInGguf(const GptConfig& config, absl::string_view name);
 // StoredWeight::interleaved_rows of the tensor of that Hugging Face name.

@@ -28,13 +28,14 @@ absl::StatusOr<std::string> ReadArchitecture(const JsonFields& fields) {
   if (architectures.empty()) {
     if (type == "llama") return kLlama;
     if (type == "qwen2") return kQwen2;
-    return fields.Refuse("model_type",
-                         "only \"llama\" and \"qwen2\" are supported");
+    return fields.Refuse(
+        "model_type", "only \"llama\", \"qwen2\" and \"gpt2\" are supported");
   }
   if (architectures[0] != kLlama && architectures[0] != kQwen2) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        fields.place(), ": architectures is [\"", architectures[0],
-        "\"]; only [\"", kLlama, "\"] and [\"", kQwen2, "\"] are supported"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(fields.place(), ": architectures is [\"", architectures[0],
+                     "\"]; only [\"", kLlama, "\"], [\"", kQwen2,
+                     "\"] and [\"GPT2LMHeadModel\"] are supported"));
   }
   return architectures[0];
 }

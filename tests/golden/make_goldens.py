@@ -1,22 +1,24 @@
-"""Writes the tiny Llama and Qwen 2 models of this folder and what they must compute.
+"""Writes the tiny Llama, Qwen 2 and GPT-2 models of this folder and what they must compute.
 
 transformers and PEFT hold the models; every expected number is computed in
 double precision and rounded to f32 once, so it carries no rounding noise of its
 own. The same numbers are computed in f32 as transformers ships it, and must
 agree, before anything is written as expected.
 
-    python3 tests/golden/make_goldens.py      (torch, transformers, peft)
+    python3 tests/golden/make_goldens.py [FOLDER...]      (torch, transformers, peft)
 """
 
 import contextlib
 import json
 import pathlib
 import shutil
+import sys
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import (AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
+                          Qwen2Config, Qwen2ForCausalLM)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama import modeling_llama
 from transformers.models.qwen2 import modeling_qwen2
@@ -27,12 +29,18 @@ ADAPTERS = {
     "qv": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
     "all": {"r": 3, "lora_alpha": 7, "target_modules": LINEARS},
 }
+# Of a GPT-2, whose weights are [in, out].
+GPT2_ADAPTERS = {
+    "qv": {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn"], "fan_in_fan_out": True},
+    "all": {"r": 3, "lora_alpha": 7, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True},
+}
 TRAIN = {"steps": 20, "micro_batches_per_step": 2, "learning_rate": 1e-2, "betas": [0.9, 0.999],
          "epsilon": 1e-8, "weight_decay": 0.0, "max_grad_norm": 1.0}
 NO_TARGET = -100
 
 # `style` is the config.json to write: v4 keeps rope_theta and rope_scaling at
-# the top level, v5 puts them into rope_parameters. `family`: Llama unless said.
+# the top level, v5 puts them into rope_parameters; hub_gpt2 names the weights as
+# the hub's gpt2 does. `family`: Llama unless said.
 MODELS = {
     "heads_5_5_untied": {
         "style": "v4", "shards": 1,
@@ -61,6 +69,10 @@ MODELS = {
                    "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "max_position_embeddings": 64,
                    "use_sliding_window": False, "sliding_window": None, "max_window_layers": 2,
                    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}},
+    "heads_7_gpt2": {
+        "style": "hub_gpt2", "shards": 1, "family": (GPT2Config, GPT2LMHeadModel), "adapters": GPT2_ADAPTERS,
+        "config": {"vocab_size": 103, "n_embd": 28, "n_inner": 51, "n_layer": 2, "n_head": 7, "n_positions": 24,
+                   "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}},
 }
 
 ROPES = [
@@ -107,8 +119,10 @@ def write_model(folder, spec):
                          **spec["config"])
     model = make(config)
     for name, value in model.named_parameters():
-        std = 0.5 if "embed" in name else value.shape[-1] ** -0.5
-        value.data = 1 + 0.2 * torch.randn_like(value) if "norm" in name else std * torch.randn_like(value)
+        inputs = value.shape[0 if spec["style"] == "hub_gpt2" else -1]
+        std = 0.5 if "embed" in name or ".wte" in name or ".wpe" in name else inputs ** -0.5
+        norm = "norm" in name or ".ln_" in name and name.endswith(".weight")
+        value.data = 1 + 0.2 * torch.randn_like(value) if norm else std * torch.randn_like(value)
     # The tie was cut by the assignments above.
     model.tie_weights()
     total = sum(value.numel() * 4 for value in model.parameters())
@@ -116,6 +130,8 @@ def write_model(folder, spec):
     (folder / "generation_config.json").unlink()
     if spec["style"] == "v4":
         write_v4_config(folder / "config.json")
+    if spec["style"] == "hub_gpt2":
+        write_hub_weights(folder / "model.safetensors", spec["config"])
     assert len(list(folder.glob("*.safetensors"))) == spec["shards"], folder
 
 
@@ -132,6 +148,15 @@ def write_v4_config(path):
     if config.get("head_dim", 0) * config["num_attention_heads"] == config["hidden_size"]:
         del config["head_dim"]
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def write_hub_weights(path, config):
+    """Names the weights as the hub's gpt2 does: without a prefix, with the buffers of old releases."""
+    weights = {name.removeprefix("transformer."): value for name, value in load_file(path).items()}
+    length = config["n_positions"]
+    for layer in range(config["n_layer"]):
+        weights[f"h.{layer}.attn.bias"] = torch.tril(torch.ones(length, length))[None, None]
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def write_adapter(folder, base, options):
@@ -234,13 +259,13 @@ def load(folder, dtype, adapter=None):
     return model.to(dtype)
 
 
-def forward_results(folder, dtype, batch):
+def forward_results(folder, dtype, batch, adapters):
     """Returns logits, losses and gradients of one batch, for the base and each adapter."""
     results = {}
     records = batch.micro_batches()[0]
     with torch.no_grad():
         results["base.logits"], results["base.losses"] = run(load(folder, dtype), records)
-    for adapter in ADAPTERS:
+    for adapter in adapters:
         model = load(folder, dtype, adapter)
         logits, losses = run(model, records)
         loss = losses.sum() / count_targets(records)
@@ -294,20 +319,21 @@ def make_model(name, spec):
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     write_model(folder / "model", spec)
-    for adapter, options in ADAPTERS.items():
+    adapters = spec.get("adapters", ADAPTERS)
+    for adapter, options in adapters.items():
         write_adapter(folder / f"adapter_{adapter}", folder / "model", options)
     vocab = spec["config"]["vocab_size"]
     batch, steps = model_batch(vocab), curve_batch(vocab)
     batch.save(folder / "batch.safetensors")
     steps.save(folder / "curve_batch.safetensors")
     with double_precision():
-        expected = forward_results(folder, torch.float64, batch)
-        curves = {adapter: curve(folder, torch.float64, adapter, steps) for adapter in ADAPTERS}
+        expected = forward_results(folder, torch.float64, batch, adapters)
+        curves = {adapter: curve(folder, torch.float64, adapter, steps) for adapter in adapters}
         prompt = record(vocab, 6)[0]
         continuation, lead = greedy(folder, prompt, 12)
-    single = forward_results(folder, torch.float32, batch)
+    single = forward_results(folder, torch.float32, batch, adapters)
     difference = largest_difference(single, expected)
-    curve_difference = max(abs(a - b) for adapter in ADAPTERS for a, b in zip(
+    curve_difference = max(abs(a - b) for adapter in adapters for a, b in zip(
         curve(folder, torch.float32, adapter, steps)["loss"], curves[adapter]["loss"]))
     assert difference < 2e-5 and curve_difference < 1e-4 and lead > 1e-3, (name, difference, curve_difference, lead)
     save_file({key: value.float().contiguous() for key, value in expected.items()}, folder / "expected.safetensors")
@@ -334,10 +360,13 @@ def make_ropes():
 
 def main():
     torch.set_num_threads(1)
+    wanted = sys.argv[1:] or [*MODELS, "rope"]
     for seed, (name, spec) in enumerate(MODELS.items()):
-        torch.manual_seed(seed)
-        make_model(name, spec)
-    make_ropes()
+        if name in wanted:
+            torch.manual_seed(seed)
+            make_model(name, spec)
+    if "rope" in wanted:
+        make_ropes()
 
 
 if __name__ == "__main__":

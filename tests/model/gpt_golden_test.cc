@@ -183,7 +183,8 @@ std::vector<Case> Cases() {
       {"heads_5_5_untied", {1, 2, 3, 5}},
       {"heads_9_3_tied_sharded", {1, 2, 3, 4, 6}},
       {"heads_4_2_rope_llama3", {1, 2, 3, 4}},
-      {"heads_6_2_biased_qwen2", {1, 2, 3, 6}}};
+      {"heads_6_2_biased_qwen2", {1, 2, 3, 6}},
+      {"heads_7_gpt2", {1, 2, 3, 6}}};
   for (const auto& [folder, ranks] : folders) {
     for (const char* adapter : {"qv", "all"}) {
       for (const int n : ranks) {

@@ -167,7 +167,7 @@ TEST_F(PeftAdapterTest, ErrorsNameTheTensor) {
 TEST(PeftGoldenTest, GoldenAdaptersFitTheirModels) {
   for (const char* model :
        {"heads_5_5_untied", "heads_9_3_tied_sharded", "heads_4_2_rope_llama3",
-        "heads_6_2_biased_qwen2"}) {
+        "heads_6_2_biased_qwen2", "heads_7_gpt2"}) {
     const std::string folder = absl::StrCat("tests/golden/", model);
     const auto source = WeightSource::Open(folder + "/model");
     ASSERT_TRUE(source.ok()) << source.status();
@@ -193,6 +193,12 @@ TEST(PeftGoldenTest, GoldenAdaptersFitTheirModels) {
       adapter->modules["model.layers.9.mlp.up_proj"] = {};
       EXPECT_THAT(CheckPeftAdapter(*adapter, *modules, "d").message(),
                   HasSubstr("layers.9.mlp.up_proj.lora_A.weight adapts"));
+      const bool gpt2 = source->config().family == Family::kGpt2;
+      EXPECT_EQ(adapter->lora.fan_in_fan_out, gpt2);
+      if (gpt2) continue;
+      adapter->lora.fan_in_fan_out = true;
+      EXPECT_THAT(CheckPeftAdapter(*adapter, *modules, "d").message(),
+                  HasSubstr("d/adapter_config.json: fan_in_fan_out is true"));
     }
   }
 }

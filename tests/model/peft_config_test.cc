@@ -137,7 +137,7 @@ const Refusal kRefusals[] = {
      "modules_to_save",
      {"lm_head"},
      "modules_to_save is a list of 1"},
-    {"FanIn", "fan_in_fan_out", true, "fan_in_fan_out is true"},
+    {"FanIn", "fan_in_fan_out", "no", "fan_in_fan_out is \"no\""},
     {"LayerReplication", "layer_replication", {{0, 1}}, "layer_replication is"},
     {"Pissa", "init_lora_weights", "pissa", "init_lora_weights is \"pissa\""},
     {"Loftq", "init_lora_weights", "loftq", "init_lora_weights is \"loftq\""},

@@ -261,7 +261,7 @@ TEST(WeightSourceGoldenTest, DecodesTheTinyGguf) {
 TEST(WeightSourceGoldenTest, OpensEveryGoldenModel) {
   for (const char* name :
        {"heads_5_5_untied", "heads_9_3_tied_sharded", "heads_4_2_rope_llama3",
-        "heads_6_2_biased_qwen2", "tiny_text"}) {
+        "heads_6_2_biased_qwen2", "heads_7_gpt2", "tiny_text"}) {
     const auto source =
         WeightSource::Open(absl::StrCat("tests/golden/", name, "/model"));
     EXPECT_TRUE(source.ok()) << source.status();

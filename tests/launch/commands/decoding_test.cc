@@ -57,7 +57,8 @@ TEST_P(GreedyGoldenTest, ContinuationIsThatOfTransformers) {
 INSTANTIATE_TEST_SUITE_P(
     Models, GreedyGoldenTest,
     testing::Values("heads_5_5_untied", "heads_9_3_tied_sharded",
-                    "heads_4_2_rope_llama3", "heads_6_2_biased_qwen2"),
+                    "heads_4_2_rope_llama3", "heads_6_2_biased_qwen2",
+                    "heads_7_gpt2"),
     [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

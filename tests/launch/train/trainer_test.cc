@@ -67,7 +67,7 @@ std::vector<Case> Cases() {
   for (const char* adapter : {"qv", "all"}) {
     for (const char* folder :
          {"heads_5_5_untied", "heads_9_3_tied_sharded", "heads_4_2_rope_llama3",
-          "heads_6_2_biased_qwen2"}) {
+          "heads_6_2_biased_qwen2", "heads_7_gpt2"}) {
       cases.push_back({folder, adapter, {.data = 1, .tensor = 1}});
       cases.push_back({folder, adapter, {.data = 2, .tensor = 2}});
     }

@@ -196,6 +196,35 @@ TEST_F(MergedWeightsTest, AModelInSeveralFilesStaysInThem) {
   EXPECT_EQ(again.weights().count("lm_head.weight"), 0u);
 }
 
+// A file of [I, O] stays one: W + s (B A)' by definition.
+TEST_F(MergedWeightsTest, AGpt2KeepsTheOrderOfItsFile) {
+  const std::string golden = "tests/golden/heads_7_gpt2/";
+  const WeightSource source = Value(WeightSource::Open(golden + "model"));
+  const PeftAdapter adapter = Value(ReadPeftAdapter(golden + "adapter_all"));
+  Write(source, adapter, StoredType::kF32, "out");
+  const TensorTable before = Value(ReadSafetensorsDirectory(golden + "model"));
+  const TensorTable after = Value(ReadSafetensorsDirectory(dir_ / "out"));
+  for (const auto& [module, factors] : adapter.modules) {
+    const StoredTensor& tensor = after.at(module + ".weight");
+    ASSERT_EQ(tensor.shape,
+              (std::vector<int64_t>{factors.inputs, factors.outputs}));
+    const std::vector<float> stored = Floats(tensor);
+    const std::vector<float> base = Floats(before.at(
+        std::string(absl::StripPrefix(module, "transformer.")) + ".weight"));
+    const std::vector<double> change = ChangeOf(adapter, module);
+    for (int64_t i = 0; i < factors.inputs; ++i) {
+      for (int64_t o = 0; o < factors.outputs; ++o) {
+        const auto at = static_cast<size_t>(i * factors.outputs + o);
+        const auto in_change = static_cast<size_t>(o * factors.inputs + i);
+        ASSERT_FLOAT_EQ(stored[at],
+                        static_cast<float>(base[at] + change[in_change]))
+            << module;
+      }
+    }
+  }
+  EXPECT_EQ(Value(WeightSource::Open(dir_ / "out")).config().hidden_size, 28);
+}
+
 TEST_F(MergedWeightsTest, AValueThatF16CannotHoldIsRefusedByName) {
   const WeightSource source = Value(WeightSource::Open(dir_ / "model"));
   adapter_.modules.at("model.layers.1.mlp.down_proj").b[0] = 1e6f;

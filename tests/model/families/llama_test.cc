@@ -117,7 +117,7 @@ TEST_P(LlamaJsonRefusalTest, NamesKeyAndValue) {
 const JsonRefusal kJsonRefusals[] = {
     {"Architecture", "/architectures/0", "MistralForCausalLM",
      "[\"MistralForCausalLM\"]; only"},
-    {"ModelType", "", {{"model_type", "gpt2"}}, "model_type is \"gpt2\""},
+    {"ModelType", "", {{"model_type", "mistral"}}, "model_type is \"mistral\""},
     {"AttentionBias", "/attention_bias", true, "attention_bias is true"},
     {"MlpBias", "/mlp_bias", true, "mlp_bias is true"},
     {"Activation", "/hidden_act", "gelu", "hidden_act is \"gelu\""},

@@ -1,0 +1,31 @@
+// The shape and names of GPT-2 in the files of Hugging Face.
+#ifndef LORICA_MODEL_FAMILIES_GPT2_H_
+#define LORICA_MODEL_FAMILIES_GPT2_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "model/gpt_config.h"
+#include "runtime/files/json.h"
+
+namespace lorica {
+
+// Whether a config.json is of this family: by its architecture, or by its
+// model_type where it names none.
+bool IsGpt2(const Json& config);
+
+// From such a config.json; `place` is its path. What the model cannot express
+// is refused by key and value: other activations, scaled attention, layers of
+// cross attention.
+absl::StatusOr<GptConfig> Gpt2FromJson(const Json& config,
+                                       const std::string& place);
+
+// The parameter's name of a tensor in the file: files of the bare model, as the
+// hub's gpt2, have no "transformer." in front. "" for the masks that old
+// releases saved.
+std::string Gpt2NameOf(absl::string_view name);
+
+}  // namespace lorica
+
+#endif  // LORICA_MODEL_FAMILIES_GPT2_H_
