@@ -35,6 +35,10 @@ dropout seeded by rank|launch/train/trainer.cc|s/static_cast<uint64_t>(config_.t
 dropout by index within the slice|model/adapter.cc|s/linear->first_input = a_slice.cols.begin;/linear->first_input = 0;/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 initial values by index within the slice|model/adapter.cc|s/(r \* inputs + c);/(r * inputs + c - factor.slice.cols.begin);/|model_adapter_test|AdapterTest.InitialValuesAreTheSameOnEveryMesh
 initial bound from the slice's inputs|model/adapter.cc|s/inputs = factor.shape\[1\];/inputs = factor.slice.cols.size();/|model_adapter_test|AdapterTest.InitialValuesAreTheSameOnEveryMesh
+fused layer's factor cut in its first section alone|model/adapter.cc|s/SectionOf(first, section, rows)/SectionOf(first, 0 * section, rows)/|model_adapter_test|AdapterTest.AFusedLayersFactorIsCutInEachSection
+summed layer's bias on every rank|model/params.cc|s/Range{outputs, outputs});/Range{0, outputs});/|model_gpt_golden_test|*GptGoldenTest.*heads_7_gpt2*
+learned positions on every rank|model/params.cc|s/Sharded(0, split.positions)/Invariant()/|model_gpt_golden_test|*GptGoldenTest.*heads_7_gpt2*
+transposed weights taken as they lie|model/weight_source.cc|s/from = block.data() + o;/from = block.data() + o * count;/;s/from\[i \* outputs\]/from[i]/|model_families_gpt2_test|Gpt2WeightsTest.SlicesAreThoseOfTheTransposedFile
 dX of a column-parallel layer not summed|model/plans.h|s/{Layout::kInvariant, Layout::kReplicated}/Stay(Layout::kInvariant)/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 replicated factor's sum forgotten in training|parallel/grad_sync.cc|s/SumShared(shared, flat);/static_cast<void>(shared);/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 A taken for invariant in training|parallel/shard_spec.cc|s/return {Replicated(), Sharded(0/return {Invariant(), Sharded(0/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound

@@ -99,15 +99,26 @@ std::vector<Case> Cases() {
 INSTANTIATE_TEST_SUITE_P(Meshes, CudaTrainerTest, testing::ValuesIn(Cases()),
                          testing::PrintToStringParamName());
 
-// Their place is between the frozen product and the adapter's border.
-TEST(CudaTrainerTest, BiasesAreAddedOnce) {
-  const GoldenModel model = {.folder = "heads_6_2_biased_qwen2"};
-  const RunConfig config = GoldenRun({.tensor = 3}, DType::kF32);
+void ExpectCurveOfCpus(const char* folder) {
+  const GoldenModel model = {.folder = folder};
+  RunConfig config = GoldenRun({.tensor = 3}, DType::kF32);
+  config.train.steps = 3;
   const Curve cpu = TrainGoldenOnCpu(config, model);
   cuda_fakes::Reset({.policy = Policy::kLazyRandom, .seed = 7});
   const Curve gpu = TrainGolden(OpenFakeGpu, config, model);
   EXPECT_THAT(cuda_fakes::TakeReports(), IsEmpty());
   ExpectSameButForRounding(gpu, cpu, model);
+}
+
+// Their place is between the frozen product and the adapter's border.
+TEST(CudaTrainerTest, BiasesAreAddedOnce) {
+  ExpectCurveOfCpus("heads_6_2_biased_qwen2");
+}
+
+// LayerNorm and GELU; q, k and v in one matrix with one adapter; biases that
+// one of the ranks adds to a sum.
+TEST(CudaTrainerTest, AGpt2TrainsAsOnCpus) {
+  ExpectCurveOfCpus("heads_7_gpt2");
 }
 
 // BF16 rounds differently on the two devices. Where every step is off by one

@@ -186,18 +186,20 @@ TEST(AdapterTest, AFusedLayersFactorIsCutInEachSection) {
                     *ResolveTargets(config, *SplitModel(config, 2), lora), 0.0f,
                     rank);
     EXPECT_EQ(adapter.total_parameters(), 2 * 12 + 36 * 2);
+    int64_t sections = 0;
     std::vector<float> expected;  // Rows of q, k and v, by their numbers.
     for (const Factor& factor : adapter.factors()) {
       std::vector<float> values(static_cast<size_t>(factor.elements));
       if (factor.kind == Factor::Kind::kB) {
         EXPECT_EQ(factor.shape, (Shape{36, 2}));
-        EXPECT_EQ(factor.slice.rows.begin % 12, first_rows[rank]);
+        EXPECT_EQ(factor.slice.rows.begin, 12 * sections++ + first_rows[rank]);
         std::iota(values.begin(), values.end(),
                   static_cast<float>(2 * factor.slice.rows.begin));
         expected.insert(expected.end(), values.begin(), values.end());
       }
       adapter.SetValue(factor, values);
     }
+    EXPECT_EQ(sections, 3);
     adapter.Refresh();
     const LinearAdapter& qkv = adapter.attention(0).qkv;
     EXPECT_EQ(qkv.parts[0].b.shape(), (Shape{rank == 0 ? 24 : 12, 2}));
