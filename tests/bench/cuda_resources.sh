@@ -32,8 +32,9 @@ for source in runtime/cuda/*.cu runtime/cuda/attention/*.cu; do
 done | c++filt | awk '
   # Threads and dynamic shared memory as the launch functions ask for them.
   function launch(name,    width, step, tiles, scores) {
-    threads = 256; dynamic = 0  # A norm: 4096 columns of packs of 8 or more.
+    threads = 256; dynamic = 0  # A norm: of 4096 columns.
     if (name ~ /DotsKernel|(Forward|Dq|DkDv|Thin[A-Za-z]*)Kernel/) threads = 128
+    if (name ~ /MergeStats/) threads = 64
     if (name ~ /Thin/) dynamic = 4 * 64 * (64 + 8) * 2
     if (name !~ /(Forward|Dq|DkDv)Kernel/) return
     match(name, /<[0-9]+/); width = substr(name, RSTART + 1, RLENGTH - 1)
