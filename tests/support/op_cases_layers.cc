@@ -273,7 +273,7 @@ void AddLayerCases(OpCaseList* list) {
       for (const auto direction : {Direction::kForward, Direction::kBackward}) {
         list->push_back(RopeCase(1, 2, dtype, layout, direction));
         list->push_back(RopeCase(3, 64, dtype, layout, direction));
-        list->push_back(RopeCase(2, 42, dtype, layout, direction));
+        list->push_back(RopeCase(4, 42, dtype, layout, direction));
       }
       for (const auto& [rows, cols] :
            {std::pair<int64_t, int64_t>{1, 5}, {17, 97}, {40, 512}}) {

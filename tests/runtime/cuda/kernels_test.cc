@@ -1,12 +1,15 @@
 // Every CUDA kernel on the simulator against its scalar reference, on every
 // case, with the same bits whichever thread runs first and wherever rows of the
-// operands begin. Built with the
-// sanitizers of the build, or none, and with kernels whose every access is
-// checked for races.
+// operands begin, and nothing written between rows. Built with the sanitizers
+// of the build, or none, and with kernels whose every access is checked for
+// races.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <set>
@@ -14,6 +17,7 @@
 #include <vector>
 
 #include "runtime/allocator.h"
+#include "runtime/cuda/attention/padded_stats.h"
 #include "runtime/device.h"
 #include "tests/support/cuda_sim/sim_device.h"
 #include "tests/support/cuda_sim/simulator.h"
@@ -35,6 +39,22 @@ Values ValuesOf(const PreparedOp& op) {
   return values;
 }
 
+// Whether all that lies between the rows of a result is NaN, as it was.
+bool IsIntactBetweenRows(Device* device, const Tensor& result) {
+  const View v = result.view();
+  const int64_t gap = v.row_stride - v.cols;
+  for (int64_t r = 0; gap > 0 && r + 1 < v.rows; ++r) {
+    const auto first = static_cast<size_t>(r * v.row_stride + v.cols);
+    const Tensor between =
+        Tensor::Borrow(device, {gap}, v.dtype,
+                       v.As<char>() + first * SizeOf(v.dtype), nullptr);
+    for (const float value : between.ToFloats()) {
+      if (!std::isnan(value)) return false;
+    }
+  }
+  return true;
+}
+
 // Runs the case on the simulator and returns its results.
 Values ExpectMatch(const OpCase& op_case,
                    const std::vector<OpExpectation>& expected) {
@@ -46,6 +66,7 @@ Values ExpectMatch(const OpCase& op_case,
   for (size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(op.results[i].name, expected[i].name);
     EXPECT_EQ(FirstDeviation(expected[i], op.results[i].value), "");
+    EXPECT_TRUE(IsIntactBetweenRows(device.get(), op.results[i].value));
   }
   return ValuesOf(op);
 }
@@ -107,6 +128,76 @@ TEST(ExactKernelsTest, WhatMovesOrRoundsOnceHasTheBitsOfTheCpu) {
     on_cpu.run();
     EXPECT_EQ(ValuesOf(on_sim), ValuesOf(on_cpu));
   }
+}
+
+// Records whose rows begin anywhere, the second before the first, and which are
+// padded to no multiple of 16 bytes. Row 18 is none's.
+class PaddedStatsTest : public ::testing::Test {
+ protected:
+  static constexpr int64_t kHeads = 2;
+  static constexpr int64_t kLongest = 14;
+  const std::vector<int32_t> starts_ = {7, 0, 11};
+  const std::vector<int32_t> lengths_ = {4, 7, 7};
+
+  HostMatrix Lse() const { return RandomMatrix("lse", kHeads, 19, kF32); }
+  // Of records and heads.
+  HostMatrix Padded(double rest) const {
+    const HostMatrix lse = Lse();
+    HostMatrix padded(static_cast<int64_t>(starts_.size()) * kHeads, kLongest);
+    for (int64_t r = 0; r < padded.rows; ++r) {
+      const auto record = static_cast<size_t>(r / kHeads);
+      for (int64_t t = 0; t < kLongest; ++t) {
+        padded(r, t) =
+            t < lengths_[record] ? lse(r % kHeads, starts_[record] + t) : rest;
+      }
+    }
+    return padded;
+  }
+  cuda::PaddedStats On(const Tensor& data) const {
+    return {.data = data.view().As<float>(),
+            .starts = on_starts_.view().As<const int32_t>(),
+            .lengths = on_lengths_.view().As<const int32_t>(),
+            .records = static_cast<int64_t>(starts_.size()),
+            .heads = kHeads,
+            .longest = kLongest};
+  }
+
+  static constexpr DType kF32 = DType::kF32;
+  const std::unique_ptr<Device> device_ = OpenSimDevice();
+  const Tensor on_starts_ = UploadInts(device_.get(), starts_);
+  const Tensor on_lengths_ = UploadInts(device_.get(), lengths_);
+};
+
+TEST_F(PaddedStatsTest, ComeOutOfRecordsAsTheyWere) {
+  const Tensor padded = Upload(device_.get(), Padded(1e30), kF32);
+  for (const Layout2d layout : kEveryLayout) {
+    const Tensor lse = Room(device_.get(), kHeads, Lse().cols, kF32, layout);
+    cuda::Unpad(device_->queue(), On(padded), lse.view());
+    std::vector<float> got = lse.ToFloats();
+    for (const size_t untouched : {18, 37}) {
+      EXPECT_TRUE(std::isnan(got[untouched]));
+      got[untouched] = static_cast<float>(Lse().values[untouched]);
+    }
+    EXPECT_THAT(got, ::testing::Pointwise(::testing::Eq(), Lse().values));
+    EXPECT_TRUE(IsIntactBetweenRows(device_.get(), lse));
+  }
+  EXPECT_THAT(cuda_sim::TakeReports(), ::testing::IsEmpty());
+}
+
+TEST_F(PaddedStatsTest, EndInInfinities) {
+  const HostMatrix expected = Padded(std::numeric_limits<double>::infinity());
+  for (const Layout2d layout : kEveryLayout) {
+    const Tensor lse = Upload(device_.get(), Lse(), kF32, layout);
+    const Tensor padded =
+        Room(device_.get(), expected.rows + 1, kLongest, kF32);
+    cuda::Pad(device_->queue(), lse.view(), On(padded));
+    std::vector<float> got = padded.ToFloats();
+    const auto end = got.begin() + static_cast<int64_t>(expected.values.size());
+    EXPECT_TRUE(std::isnan(*end));
+    got.erase(end, got.end());
+    EXPECT_THAT(got, ::testing::Pointwise(::testing::Eq(), expected.values));
+  }
+  EXPECT_THAT(cuda_sim::TakeReports(), ::testing::IsEmpty());
 }
 
 // Other entries are compositions of products.
