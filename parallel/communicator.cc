@@ -39,6 +39,12 @@ auto SumOf(DType dtype) {
   LOG(FATAL) << "no sum over ranks of " << dtype;
 }
 
+// Whether collectives of the tensor move anything. Where they do not they still
+// ask for the memory that they would take.
+Effect EffectOn(const Tensor& tensor) {
+  return tensor.device()->backend().effect;
+}
+
 std::vector<int64_t> Times(absl::Span<const int64_t> values, int64_t factor) {
   std::vector<int64_t> products(values.begin(), values.end());
   for (int64_t& product : products) product *= factor;
@@ -74,15 +80,17 @@ std::ostream& operator<<(std::ostream& out, const Traffic& traffic) {
 }
 
 // A collective in progress: counts it and shows it to the watchdog, or notes it
-// where it is being recorded.
+// where it is being recorded. One that moves nothing is none.
 class Communicator::Call {
  public:
   Call(Communicator* group, const char* collective, Purpose purpose,
-       int64_t bytes)
+       int64_t bytes, Effect effect = Effect::kAll)
       : span_(SpanKind::kCollective, collective, NameOf(purpose),
               {.bytes = static_cast<double>(bytes)}),
         recorded_(group->recording_ != nullptr),
-        watchdog_(recorded_ ? nullptr : group->watchdog_) {
+        watchdog_(recorded_ || effect == Effect::kNone ? nullptr
+                                                       : group->watchdog_) {
+    if (effect == Effect::kNone) return;
     const Traffic mine = {.calls = 1, .bytes = bytes};
     const auto index = static_cast<size_t>(purpose);
     if (recorded_) {
@@ -210,6 +218,7 @@ void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose) {
 
 void Communicator::StartAllReduceSum(Tensor* tensor, Purpose purpose) {
   CHECK(recording_ == nullptr) << "a sum beside the work that is recorded";
+  CHECK(EffectOn(*tensor) == Effect::kAll) << "a sum beside a dry run";
   AllReduceSum(tensor, purpose, Sum::kBeside);
 }
 
@@ -260,8 +269,9 @@ Tensor Communicator::SumMemory(Device* device, int64_t elements) {
 void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose, Sum sum) {
   if (size() == 1) return;
   const int64_t element_bytes = static_cast<int64_t>(SizeOf(tensor->dtype()));
-  Call call(this, "all-reduce sum", purpose,
-            tensor->elements() * element_bytes);
+  const Effect effect = EffectOn(*tensor);
+  Call call(this, "all-reduce sum", purpose, tensor->elements() * element_bytes,
+            effect);
   if (DeviceCollectives* device = DeviceCollectivesFor(*tensor)) {
     const SumOrder order = OrderFor(purpose);
     if (sum == Sum::kBeside) {
@@ -271,6 +281,7 @@ void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose, Sum sum) {
     }
     return call.GoesOnIn(device);
   }
+  if (effect == Effect::kNone) return;
   const Combine combine = SumOf(tensor->dtype());
   const HostImage image(*tensor, HostImage::Access::kReadWrite);
   AllReduce({image.data(), tensor->elements(), element_bytes}, combine);
@@ -278,7 +289,7 @@ void Communicator::AllReduceSum(Tensor* tensor, Purpose purpose, Sum sum) {
 
 void Communicator::AllReduceMax(Tensor* tensor, Purpose purpose) {
   CHECK_EQ(tensor->dtype(), DType::kF32);
-  if (size() == 1) return;
+  if (size() == 1 || EffectOn(*tensor) == Effect::kNone) return;
   const Call call(this, "all-reduce max", purpose, tensor->elements() * 4);
   const HostImage image(*tensor, HostImage::Access::kReadWrite);
   AllReduce({image.data(), tensor->elements(), 4}, MaxTerms<float>);
@@ -293,7 +304,8 @@ Tensor Communicator::AllGatherRows(const Tensor& slice,
   if (size() == 1) return slice;
   const int64_t row_bytes =
       slice.cols() * static_cast<int64_t>(SizeOf(slice.dtype()));
-  Call call(this, "all-gather", purpose, total * row_bytes);
+  const Effect effect = EffectOn(slice);
+  Call call(this, "all-gather", purpose, total * row_bytes, effect);
   Tensor whole =
       Tensor::Empty(slice.device(), {total, slice.cols()}, slice.dtype());
   if (DeviceCollectives* device = DeviceCollectivesFor(slice)) {
@@ -301,6 +313,7 @@ Tensor Communicator::AllGatherRows(const Tensor& slice,
     call.GoesOnIn(device);
     return whole;
   }
+  if (effect == Effect::kNone) return whole;
   const HostImage mine(slice, HostImage::Access::kRead);
   const HostImage all(whole, HostImage::Access::kWrite);
   const int64_t first =
@@ -319,7 +332,8 @@ Tensor Communicator::ReduceScatterRows(const Tensor& tensor,
   const Combine combine = SumOf(tensor.dtype());
   const int64_t element_bytes = static_cast<int64_t>(SizeOf(tensor.dtype()));
   const int64_t row_bytes = tensor.cols() * element_bytes;
-  Call call(this, "reduce-scatter", purpose, tensor.rows() * row_bytes);
+  const Effect effect = EffectOn(tensor);
+  Call call(this, "reduce-scatter", purpose, tensor.rows() * row_bytes, effect);
   Tensor slice = Tensor::Empty(tensor.device(), {rows[rank()], tensor.cols()},
                                tensor.dtype());
   if (DeviceCollectives* device = DeviceCollectivesFor(tensor)) {
@@ -327,6 +341,7 @@ Tensor Communicator::ReduceScatterRows(const Tensor& tensor,
     call.GoesOnIn(device);
     return slice;
   }
+  if (effect == Effect::kNone) return slice;
   const HostImage whole(tensor, HostImage::Access::kRead);
   const HostImage mine(slice, HostImage::Access::kWrite);
   // Step by step through all slices at once, so that every rank has work.

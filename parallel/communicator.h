@@ -71,7 +71,9 @@ struct DeviceSums {
 // waits once instead of twice.
 //
 // Tensors in memory that the host cannot address travel by device collectives
-// where there are any, else by way of the host.
+// where there are any, else by way of the host. Tensors of a device that
+// computes nothing (Effect::kNone) do not travel: no other rank is needed, and
+// results are as large as ever.
 class Communicator {
  public:
   explicit Communicator(std::unique_ptr<Transport> transport);

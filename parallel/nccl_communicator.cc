@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "parallel/nccl_connection.h"
 #include "parallel/tree_sum.h"
@@ -147,10 +148,13 @@ class NcclGroup : public DeviceCollectives {
   }
 
  private:
-  // Brackets of calls on stream_: it waits for the queue of the tensor's
-  // device, and the queue for it. On side_ that is the same stream.
-  void Begin(const Tensor& tensor);
-  void End(const Tensor& tensor);
+  // stream_ waits for the queue of the tensor's device. On side_ that is the
+  // same stream.
+  void Follow(const Tensor& tensor);
+  // A call of NCCL on stream_ after that queue's work, which the queue waits
+  // for. None where that device computes nothing.
+  void Run(const char* name, const Tensor& tensor,
+           absl::FunctionRef<ncclResult_t()> call);
   // Every rank sends the elements of `pieces[r]`, in order, to rank r;
   // received [size, elements of this rank's piece].
   Tensor Exchange(absl::Span<const Tensor> pieces);
@@ -183,11 +187,15 @@ NcclGroup::~NcclGroup() {
   CUDA_CHECK(cudaEventDestroy(end_));
 }
 
-void NcclGroup::Begin(const Tensor& tensor) {
+void NcclGroup::Follow(const Tensor& tensor) {
   Order(StreamOf(tensor), stream_, begin_);
 }
 
-void NcclGroup::End(const Tensor& tensor) {
+void NcclGroup::Run(const char* name, const Tensor& tensor,
+                    absl::FunctionRef<ncclResult_t()> call) {
+  if (tensor.device()->backend().effect == Effect::kNone) return;
+  Follow(tensor);
+  connection_->Finish(call(), name);
   Order(stream_, StreamOf(tensor), end_);
 }
 
@@ -196,21 +204,21 @@ Tensor NcclGroup::Exchange(absl::Span<const Tensor> pieces) {
   const Tensor received =
       Tensor::Empty(mine.device(), {size_, mine.elements()}, mine.dtype());
   const ncclDataType_t type = TypeOf(mine.dtype());
-  Begin(mine);
-  connection_->Finish(ncclGroupStart(), "ncclGroupStart");
-  for (int peer = 0; peer < size_; ++peer) {
-    const Tensor& piece = pieces[static_cast<size_t>(peer)];
-    if (piece.elements() > 0) {
-      ncclSend(piece.data(), ElementsOf(piece), type, peer, connection_->comm(),
-               stream_);
+  Run("an exchange", mine, [&] {
+    connection_->Finish(ncclGroupStart(), "ncclGroupStart");
+    for (int peer = 0; peer < size_; ++peer) {
+      const Tensor& piece = pieces[static_cast<size_t>(peer)];
+      if (piece.elements() > 0) {
+        ncclSend(piece.data(), ElementsOf(piece), type, peer,
+                 connection_->comm(), stream_);
+      }
+      if (mine.elements() > 0) {
+        ncclRecv(received.Rows({peer, peer + 1}).data(), ElementsOf(mine), type,
+                 peer, connection_->comm(), stream_);
+      }
     }
-    if (mine.elements() > 0) {
-      ncclRecv(received.Rows({peer, peer + 1}).data(), ElementsOf(mine), type,
-               peer, connection_->comm(), stream_);
-    }
-  }
-  connection_->Finish(ncclGroupEnd(), "ncclGroupEnd of an exchange");
-  End(mine);
+    return ncclGroupEnd();
+  });
   return received;
 }
 
@@ -220,13 +228,13 @@ void NcclGroup::Gather(const Tensor& mine, absl::Span<const Tensor> pieces) {
       pieces.begin(), pieces.end(),
       [&](const Tensor& piece) { return piece.elements() == mine.elements(); });
   if (mine.elements() == 0 && equal) return;
-  Begin(mine);
   if (equal) {
-    connection_->Finish(
-        ncclAllGather(mine.data(), pieces[0].data(), ElementsOf(mine), type,
-                      connection_->comm(), stream_),
-        "ncclAllGather");
-  } else {
+    return Run("ncclAllGather", mine, [&] {
+      return ncclAllGather(mine.data(), pieces[0].data(), ElementsOf(mine),
+                           type, connection_->comm(), stream_);
+    });
+  }
+  Run("a gather", mine, [&] {
     connection_->Finish(ncclGroupStart(), "ncclGroupStart");
     for (int peer = 0; peer < size_; ++peer) {
       const Tensor& piece = pieces[static_cast<size_t>(peer)];
@@ -240,21 +248,18 @@ void NcclGroup::Gather(const Tensor& mine, absl::Span<const Tensor> pieces) {
                  connection_->comm(), stream_);
       }
     }
-    connection_->Finish(ncclGroupEnd(), "ncclGroupEnd of a gather");
-  }
-  End(mine);
+    return ncclGroupEnd();
+  });
 }
 
 void NcclGroup::AllReduceSum(const Tensor& tensor, SumOrder order) {
   if (tensor.elements() == 0) return;
   if (order == SumOrder::kFastest) {
-    Begin(tensor);
-    connection_->Finish(
-        ncclAllReduce(tensor.data(), tensor.data(), ElementsOf(tensor),
-                      TypeOf(tensor.dtype()), ncclSum, connection_->comm(),
-                      stream_),
-        "ncclAllReduce");
-    return End(tensor);
+    return Run("ncclAllReduce", tensor, [&] {
+      return ncclAllReduce(tensor.data(), tensor.data(), ElementsOf(tensor),
+                           TypeOf(tensor.dtype()), ncclSum, connection_->comm(),
+                           stream_);
+    });
   }
   const Tensor flat = tensor.Reshape({tensor.elements()});
   const int64_t bytes =
@@ -274,7 +279,7 @@ void NcclGroup::AllReduceSum(const Tensor& tensor, SumOrder order) {
 // The tensor as one of the side's: whatever the sum does, additions on the
 // device included, is work of stream_.
 void NcclGroup::StartAllReduceSum(const Tensor& tensor, SumOrder order) {
-  Begin(tensor);
+  Follow(tensor);
   AllReduceSum(Tensor::Borrow(side_.get(), tensor.shape(), tensor.dtype(),
                               tensor.data(), nullptr),
                order);
@@ -310,13 +315,11 @@ void NcclGroup::ReduceScatterRows(const Tensor& tensor,
     SumRowsInto(Exchange(SlicesOf(tensor, rows)), slice);
     return;
   }
-  Begin(tensor);
-  connection_->Finish(
-      ncclReduceScatter(tensor.data(), slice.data(), ElementsOf(slice),
-                        TypeOf(tensor.dtype()), ncclSum, connection_->comm(),
-                        stream_),
-      "ncclReduceScatter");
-  End(tensor);
+  Run("ncclReduceScatter", tensor, [&] {
+    return ncclReduceScatter(tensor.data(), slice.data(), ElementsOf(slice),
+                             TypeOf(tensor.dtype()), ncclSum,
+                             connection_->comm(), stream_);
+  });
 }
 
 // The id that rank 0 made, on every rank.

@@ -97,6 +97,21 @@ void Allocator::EndPlan() {
   follows_ = false;
 }
 
+void Allocator::Reserve(Lifetime lifetime, void* data, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Pool& pool = pools_[static_cast<size_t>(lifetime)];
+  CHECK(allocation_ == Allocation::kPool);
+  CHECK(pool.reserve == nullptr && pool.slabs.empty());
+  pool.reserve = pool.top = pool.highest_top = static_cast<char*>(data);
+  pool.end = pool.reserve + bytes;
+}
+
+size_t Allocator::reserve_used(Lifetime lifetime) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const Pool& pool = pools_[static_cast<size_t>(lifetime)];
+  return static_cast<size_t>(pool.highest_top - pool.reserve);
+}
+
 void Allocator::AddSlab(size_t bytes, Pool* pool) {
   bytes = std::max(bytes, kMinSlabBytes);
   char* data = static_cast<char*>(backend_->allocate(queue_, bytes));
@@ -124,15 +139,26 @@ void Allocator::Pool::AddFree(char* data, size_t bytes) {
       free_by_address.erase(before);
     }
   }
+  if (data + bytes == top) {
+    top = data;
+    return;
+  }
   free_by_address.emplace(data, bytes);
   free_by_size.emplace(bytes, data);
 }
 
 // The smallest block that fits, lowest address first: equal requests in equal
-// order get equal addresses, step after step.
+// order get equal addresses, step after step. Where none does, what follows the
+// last block of the reserve.
 void* Allocator::Pool::TakeFree(size_t bytes) {
   const auto found = free_by_size.lower_bound({bytes, nullptr});
-  if (found == free_by_size.end()) return nullptr;
+  if (found == free_by_size.end()) {
+    if (static_cast<size_t>(end - top) < bytes) return nullptr;
+    char* const data = top;
+    top += bytes;
+    highest_top = std::max(highest_top, top);
+    return data;
+  }
   const auto [size, address] = *found;
   free_by_size.erase(found);
   free_by_address.erase(address);
@@ -146,6 +172,15 @@ void* Allocator::Pool::TakeFree(size_t bytes) {
 size_t Allocator::bytes_in_use() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return in_use_;
+}
+
+size_t Allocator::slab_bytes() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  size_t bytes = 0;
+  for (const Pool& pool : pools_) {
+    for (const Slab& slab : pool.slabs) bytes += slab.bytes;
+  }
+  return bytes;
 }
 
 }  // namespace lorica

@@ -45,8 +45,18 @@ class Allocator {
   void BeginPlan(Plan* plan);
   void EndPlan();
 
+  // Gives the blocks of one kind memory of the caller's, which outlives this:
+  // they are cut from it before anything is asked of the backend. Once a kind,
+  // before its first block, of a kPool. The same requests in the same order get
+  // the same places in it, however much is left behind the last of them.
+  void Reserve(Lifetime lifetime, void* data, size_t bytes);
+  // How much of that memory, from its begin, was handed out at most.
+  size_t reserve_used(Lifetime lifetime) const;
+
   // Bytes handed out now.
   size_t bytes_in_use() const;
+  // Bytes that were asked of the backend and kept.
+  size_t slab_bytes() const;
 
  private:
   struct Slab {
@@ -61,6 +71,12 @@ class Allocator {
     std::vector<Slab> slabs;
     std::map<char*, size_t> free_by_address;
     std::set<std::pair<size_t, char*>> free_by_size;
+    // Reserved memory. What lies behind `top` is free and in no list: a request
+    // that a free block serves leaves it alone.
+    char* reserve = nullptr;
+    char* top = nullptr;
+    char* end = nullptr;
+    char* highest_top = nullptr;
   };
 
   void* Take(size_t bytes, Lifetime lifetime);

@@ -389,8 +389,15 @@ enum class LinearLayout : uint8_t { kApart, kBordered };
 // border then is one if that of the frozen product is.
 inline constexpr int64_t kRankUnit = 8;
 
+// Whether a table does what its entries say. One of kNone computes nothing and
+// its arrays lie nowhere, so that what some work asks for shows without the
+// work (runtime/dry_run.h); collectives of such arrays move nothing and ask
+// nobody.
+enum class Effect : uint8_t { kAll, kNone };
+
 struct Backend {
   const char* name;
+  Effect effect = Effect::kAll;
   Memory memory = Memory::kHost;
   LinearLayout linear_layout = LinearLayout::kApart;
   // Tokens of one forward and backward pass at most, but for a longer record.
@@ -408,6 +415,9 @@ struct Backend {
   // Bytes that this process held of the device's memory at most so far; 0 where
   // that is the host's.
   Entry<int64_t(Queue*)> peak_memory;
+  // Bytes that `allocate` could still give, though perhaps not in one piece; 0
+  // where that is the host's.
+  Entry<int64_t(Queue*)> free_memory;
   // See runtime/recording.h; null where the device does not record.
   Entry<Recorder*(Queue*)> recorder;
 

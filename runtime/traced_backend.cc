@@ -40,6 +40,7 @@ struct Traced<kName, kEntry, Entry<void(Queue*, Args...)> Backend::*> {
 Backend TableOver(const Backend& inner) {
   return {
       .name = inner.name,
+      .effect = inner.effect,
       .memory = inner.memory,
       .linear_layout = inner.linear_layout,
       .pass_tokens = inner.pass_tokens,
@@ -51,6 +52,7 @@ Backend TableOver(const Backend& inner) {
       LORICA_TRACED(copy_out),
       .synchronize = inner.synchronize,
       .peak_memory = inner.peak_memory,
+      .free_memory = inner.free_memory,
       .recorder = inner.recorder,
       LORICA_TRACED(fill),
       LORICA_TRACED(convert),

@@ -33,6 +33,7 @@ void CopyOut(Queue*, void* host, const void* src, size_t bytes) {
 void Synchronize(Queue*) {}
 
 int64_t PeakMemory(Queue*) { return 0; }
+int64_t FreeMemory(Queue*) { return 0; }
 
 // Products run at full speed from a few hundred tokens on, while activations
 // grow with every token.
@@ -57,6 +58,7 @@ constexpr Backend kCpuBackend = {
     .copy_out = CopyOut,
     .synchronize = Synchronize,
     .peak_memory = PeakMemory,
+    .free_memory = FreeMemory,
     .recorder = NoRecorder,
     .fill = OnQueue<cpu::Fill>::Call,
     .convert = OnQueue<cpu::Convert>::Call,

@@ -55,17 +55,29 @@ void Synchronize(Queue* queue) {
   CUDA_CHECK(cudaStreamSynchronize(StreamOf(queue)));
 }
 
-// What cudaMallocAsync took: blocks that the pool of runtime/allocator.h keeps
-// and scratch memory; not what libraries take by themselves.
-int64_t PeakMemory(Queue*) {
+// Of the driver's pool, from which cudaMallocAsync takes.
+int64_t PoolBytes(cudaMemPoolAttr attribute) {
   int device = 0;
   CUDA_CHECK(cudaGetDevice(&device));
   cudaMemPool_t pool = nullptr;
   CUDA_CHECK(cudaDeviceGetMemPool(&pool, device));
   uint64_t bytes = 0;
-  CUDA_CHECK(
-      cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemHigh, &bytes));
+  CUDA_CHECK(cudaMemPoolGetAttribute(pool, attribute, &bytes));
   return static_cast<int64_t>(bytes);
+}
+
+// What cudaMallocAsync took: blocks that the pool of runtime/allocator.h keeps
+// and scratch memory; not what libraries take by themselves.
+int64_t PeakMemory(Queue*) { return PoolBytes(cudaMemPoolAttrReservedMemHigh); }
+
+// The driver's, and what its pool holds and nobody uses.
+int64_t FreeMemory(Queue*) {
+  size_t free = 0;
+  size_t total = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free) +
+         PoolBytes(cudaMemPoolAttrReservedMemCurrent) -
+         PoolBytes(cudaMemPoolAttrUsedMemCurrent);
 }
 
 Recorder* RecorderOf(Queue* queue) { return &Of(queue)->recorder; }
@@ -113,6 +125,7 @@ constexpr Backend kCudaBackend = {
     .copy_out = CopyOut,
     .synchronize = Synchronize,
     .peak_memory = PeakMemory,
+    .free_memory = FreeMemory,
     .recorder = RecorderOf,
     .fill = cuda::Fill,
     .convert = cuda::Convert,

@@ -184,10 +184,27 @@ cudaError_t cudaDeviceGetMemPool(cudaMemPool_t* pool, int) {
 
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute,
                                     void* value) {
-  if (attribute != cudaMemPoolAttrReservedMemHigh) return cudaErrorInvalidValue;
   const auto lock = Lock();
-  const uint64_t bytes = DeviceMemory::Get().peak_bytes();
+  uint64_t bytes = 0;
+  switch (attribute) {
+    case cudaMemPoolAttrReservedMemHigh:
+      bytes = DeviceMemory::Get().peak_bytes();
+      break;
+    case cudaMemPoolAttrReservedMemCurrent:
+    case cudaMemPoolAttrUsedMemCurrent:
+      bytes = DeviceMemory::Get().bytes();
+      break;
+    default:
+      return cudaErrorInvalidValue;
+  }
   std::memcpy(value, &bytes, sizeof(bytes));
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const auto lock = Lock();
+  *total = TheTimeline().settings().memory_bytes;
+  *free = *total - DeviceMemory::Get().bytes();
   return cudaSuccess;
 }
 

@@ -121,6 +121,7 @@ void CopyOut(Queue*, void* host, const void* src, size_t bytes) {
 void Synchronize(Queue*) {}
 
 int64_t PeakMemory(Queue*) { return 0; }
+int64_t FreeMemory(Queue*) { return 0; }
 
 void SquaredNorm(Queue* queue, View x, double* result) {
   void* on_device = cuda_sim::Allocate(sizeof(double));
@@ -145,6 +146,7 @@ constexpr Backend kSimBackend = {
     .copy_out = CopyOut,
     .synchronize = Synchronize,
     .peak_memory = PeakMemory,
+    .free_memory = FreeMemory,
     .recorder = NoRecorder,
     .fill = cuda::Fill,
     .convert = cuda::Convert,
