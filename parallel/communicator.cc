@@ -258,9 +258,9 @@ void Communicator::Replay(const RecordedCalls& calls, Device* device,
   watchdog_->End();
 }
 
-Tensor Communicator::SumMemory(Device* device, int64_t elements) {
+Tensor Communicator::CollectiveMemory(Device* device, int64_t elements) {
   if (device_ == nullptr) return {};
-  Tensor memory = device_->SumMemory(device, elements);
+  Tensor memory = device_->CollectiveMemory(device, elements);
   int64_t without[] = {memory.present() ? 0 : 1};
   AllReduceMax(absl::MakeSpan(without), Purpose::kControl);
   return without[0] == 0 ? memory : Tensor();

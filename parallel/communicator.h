@@ -103,10 +103,10 @@ class Communicator {
   void StartAllReduceSum(Tensor* tensor, Purpose purpose);
   // What `device` is given from now on follows every sum that was started.
   void JoinSums(Device* device);
-  // Memory [elements] F32 from which sums travel without a copy, on all ranks
-  // or, where one has none, absent: then any memory is as good. It must go
-  // before the group.
-  Tensor SumMemory(Device* device, int64_t elements);
+  // Memory [elements] F32 that collectives read and write without a copy, on
+  // all ranks or, where one has none, absent: then any memory is as good. Ranks
+  // may ask for different amounts. It must go before the group.
+  Tensor CollectiveMemory(Device* device, int64_t elements);
   // The ranks' row slices, rank r's of rows[r] rows, one under another: [T, H].
   // Slices are dense. In a group of one the slice itself.
   Tensor AllGatherRows(const Tensor& slice, absl::Span<const int64_t> rows,

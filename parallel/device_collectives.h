@@ -47,9 +47,9 @@ class DeviceCollectives {
   virtual void StartAllReduceSum(const Tensor& tensor, SumOrder order) = 0;
   // What `device` is given from now on follows every sum that was started.
   virtual void JoinSums(Device* device) = 0;
-  // [elements] F32 that sums read and write where it lies; absent where the
+  // [elements] F32 that calls read and write where it lies; absent where the
   // library copies in any case. It goes before the collectives do.
-  virtual Tensor SumMemory(Device* device, int64_t elements) = 0;
+  virtual Tensor CollectiveMemory(Device* device, int64_t elements) = 0;
   // `whole` [sum of rows, H] receives the slices one under another.
   virtual void AllGatherRows(const Tensor& slice,
                              absl::Span<const int64_t> rows,

@@ -145,7 +145,7 @@ std::vector<GradSync::Shared> GradSync::SharedOf(
 
 void GradSync::TakeSumMemory(Device* device) {
   const Part& last = buckets_.back();
-  sum_memory_ = data_->SumMemory(device, last.place + last.elements);
+  sum_memory_ = data_->CollectiveMemory(device, last.place + last.elements);
 }
 
 void GradSync::AddMicroBatch(Tensor* flat) {

@@ -134,7 +134,7 @@ class NcclGroup : public DeviceCollectives {
   void AllReduceSum(const Tensor& tensor, SumOrder order) override;
   void StartAllReduceSum(const Tensor& tensor, SumOrder order) override;
   void JoinSums(Device* device) override;
-  Tensor SumMemory(Device* device, int64_t elements) override;
+  Tensor CollectiveMemory(Device* device, int64_t elements) override;
   void AllGatherRows(const Tensor& slice, absl::Span<const int64_t> rows,
                      const Tensor& whole) override;
   void ReduceScatterRows(const Tensor& tensor, absl::Span<const int64_t> rows,
@@ -289,10 +289,10 @@ void NcclGroup::JoinSums(Device* device) {
   Order(stream_, cuda::StreamOf(device->queue()), end_);
 }
 
-Tensor NcclGroup::SumMemory(Device* device, int64_t elements) {
+Tensor NcclGroup::CollectiveMemory(Device* device, int64_t elements) {
   const size_t bytes = static_cast<size_t>(elements) * sizeof(float);
-  const std::shared_ptr<RegisteredMemory> memory = RegisteredMemory::Allocate(
-      connection_, bytes, cuda::StreamOf(device->queue()), stream_);
+  const std::shared_ptr<RegisteredMemory> memory =
+      RegisteredMemory::Allocate(connection_, bytes, device->queue(), stream_);
   if (memory == nullptr) return {};
   return Tensor::Borrow(device, {elements}, DType::kF32, memory->data(),
                         memory);

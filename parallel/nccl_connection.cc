@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/held_memory.h"
+#include "runtime/cuda/launch.h"
 
 namespace lorica {
 namespace {
@@ -113,7 +115,7 @@ void Connection::GiveBack(cudaEvent_t event) {
 }
 
 std::shared_ptr<RegisteredMemory> RegisteredMemory::Allocate(
-    std::shared_ptr<Connection> connection, size_t bytes, cudaStream_t compute,
+    std::shared_ptr<Connection> connection, size_t bytes, Queue* queue,
     cudaStream_t communication) {
   int version = 0;
   if (ncclGetVersion(&version) != ncclSuccess ||
@@ -125,9 +127,11 @@ std::shared_ptr<RegisteredMemory> RegisteredMemory::Allocate(
     cudaGetLastError();  // Or the next launch would report it.
     return nullptr;
   }
-  memory->streams_[0] = compute;
-  memory->streams_[1] = communication;
+  memory->queue_ = queue;
+  memory->communication_ = communication;
+  memory->bytes_ = bytes;
   memory->connection_ = std::move(connection);
+  cuda::CountHeldMemory(queue, static_cast<int64_t>(bytes));
   Connection& to = *memory->connection_;
   if (ncclCommRegister(to.comm(), memory->data_, bytes, &memory->handle_) !=
           ncclSuccess ||
@@ -141,9 +145,8 @@ std::shared_ptr<RegisteredMemory> RegisteredMemory::Allocate(
 
 RegisteredMemory::~RegisteredMemory() {
   if (data_ == nullptr) return;
-  for (const cudaStream_t stream : streams_) {
-    CUDA_CHECK(cudaStreamSynchronize(stream));
-  }
+  CUDA_CHECK(cudaStreamSynchronize(cuda::StreamOf(queue_)));
+  CUDA_CHECK(cudaStreamSynchronize(communication_));
   if (handle_ != nullptr) {
     --connection_->registered_;
     if (!connection_->closed()) {
@@ -152,6 +155,7 @@ RegisteredMemory::~RegisteredMemory() {
     }
   }
   CheckNccl(ncclMemFree(data_), "ncclMemFree");
+  cuda::CountHeldMemory(queue_, -static_cast<int64_t>(bytes_));
 }
 
 }  // namespace lorica

@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "runtime/backend.h"
 
 namespace lorica {
 
@@ -57,13 +58,13 @@ class Connection {
 // before it goes.
 class RegisteredMemory {
  public:
-  // Work on the two streams may use the memory. Null where NCCL is older than
-  // 2.19, is told not to register (NCCL_LOCAL_REGISTER=0) or has no such memory
-  // left.
+  // Work of the queue and of the stream may use the memory. Null where NCCL is
+  // older than 2.19, is told not to register (NCCL_LOCAL_REGISTER=0) or has no
+  // such memory left.
   static std::shared_ptr<RegisteredMemory> Allocate(
-      std::shared_ptr<Connection> connection, size_t bytes,
-      cudaStream_t compute, cudaStream_t communication);
-  // Waits for both streams.
+      std::shared_ptr<Connection> connection, size_t bytes, Queue* queue,
+      cudaStream_t communication);
+  // Waits for both.
   ~RegisteredMemory();
   RegisteredMemory(const RegisteredMemory&) = delete;
   RegisteredMemory& operator=(const RegisteredMemory&) = delete;
@@ -74,7 +75,9 @@ class RegisteredMemory {
   RegisteredMemory() = default;
 
   std::shared_ptr<Connection> connection_;
-  cudaStream_t streams_[2] = {};
+  Queue* queue_ = nullptr;
+  cudaStream_t communication_ = nullptr;
+  size_t bytes_ = 0;
   void* data_ = nullptr;
   void* handle_ = nullptr;  // Null: not registered.
 };

@@ -66,9 +66,12 @@ int64_t PoolBytes(cudaMemPoolAttr attribute) {
   return static_cast<int64_t>(bytes);
 }
 
-// What cudaMallocAsync took: blocks that the pool of runtime/allocator.h keeps
-// and scratch memory; not what libraries take by themselves.
-int64_t PeakMemory(Queue*) { return PoolBytes(cudaMemPoolAttrReservedMemHigh); }
+// What cudaMallocAsync took, blocks that the pool of runtime/allocator.h keeps
+// and scratch memory, and what is counted beside it; not what libraries take by
+// themselves.
+int64_t PeakMemory(Queue* queue) {
+  return PoolBytes(cudaMemPoolAttrReservedMemHigh) + Of(queue)->most_held_bytes;
+}
 
 // The driver's, and what its pool holds and nobody uses.
 int64_t FreeMemory(Queue*) {

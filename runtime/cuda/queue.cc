@@ -1,8 +1,10 @@
 #include "runtime/cuda/queue.h"
 
+#include <algorithm>
 #include <cstdint>
 
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/held_memory.h"
 
 namespace lorica::cuda {
 namespace {
@@ -63,6 +65,12 @@ void* ScratchFor(Queue* queue, ScratchUse use, size_t bytes) {
     block = std::make_shared<ScratchBlock>(bytes, StreamOf(queue));
   }
   return block->data;
+}
+
+void CountHeldMemory(Queue* queue, int64_t bytes) {
+  StreamQueue* of = Of(queue);
+  of->held_bytes += bytes;
+  of->most_held_bytes = std::max(of->most_held_bytes, of->held_bytes);
 }
 
 void CheckNotCaptured(Queue* queue, const char* what) {

@@ -171,7 +171,7 @@ void SumInSumMemory(const cuda_fakes::Settings& settings, bool there) {
   OnGpus(2, settings, kFastest, [there](Communicator& world) {
     const std::unique_ptr<Device> device = OpenTestDevice();
     ASSERT_TRUE(world.OpenDeviceCollectivesNow().ok());
-    const Tensor memory = world.SumMemory(device.get(), 50000);
+    const Tensor memory = world.CollectiveMemory(device.get(), 50000);
     ASSERT_EQ(memory.present(), there);
     if (!there) return;
     for (const Range& range : {Range{0, 49920}, Range{49920, 50000}}) {

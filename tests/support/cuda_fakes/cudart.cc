@@ -169,7 +169,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream) {
   const auto lock = Lock();
   if (Forbidden(stream, "cudaMallocAsync")) return kForbidden;
-  *data = DeviceMemory::Get().Allocate(bytes);
+  *data = DeviceMemory::Get().Allocate(bytes, DeviceMemory::Source::kPool);
   if (*data == nullptr) return cudaErrorMemoryAllocation;
   TheTimeline().Add(Of(stream),
                     {.name = "cudaMallocAsync", .writes = {{*data, bytes}}});
@@ -188,11 +188,11 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute,
   uint64_t bytes = 0;
   switch (attribute) {
     case cudaMemPoolAttrReservedMemHigh:
-      bytes = DeviceMemory::Get().peak_bytes();
+      bytes = DeviceMemory::Get().peak_pool_bytes();
       break;
     case cudaMemPoolAttrReservedMemCurrent:
     case cudaMemPoolAttrUsedMemCurrent:
-      bytes = DeviceMemory::Get().bytes();
+      bytes = DeviceMemory::Get().pool_bytes();
       break;
     default:
       return cudaErrorInvalidValue;

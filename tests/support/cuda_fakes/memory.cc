@@ -33,20 +33,23 @@ void DeviceMemory::Reset() {
   blocks_.clear();
   recent_ = nullptr;
   bytes_ = 0;
-  peak_bytes_ = 0;
+  pool_bytes_ = 0;
+  peak_pool_bytes_ = 0;
   allocations_ = 0;
 }
 
-void* DeviceMemory::Allocate(size_t bytes) {
+void* DeviceMemory::Allocate(size_t bytes, Source source) {
   if (bytes_ + bytes > Timeline::Get().settings().memory_bytes) return nullptr;
   void* data = cuda_sim::Allocate(bytes);
   const uintptr_t begin = Address(data);
   Block& block = blocks_[begin];
   block.begin = begin;
   block.bytes = bytes;
+  block.source = source;
   block.pieces[begin];
   bytes_ += bytes;
-  peak_bytes_ = std::max(peak_bytes_, bytes_);
+  if (source == Source::kPool) pool_bytes_ += bytes;
+  peak_pool_bytes_ = std::max(peak_pool_bytes_, pool_bytes_);
   ++allocations_;
   return data;
 }
@@ -56,6 +59,9 @@ void DeviceMemory::Free(void* data) {
   if (found == blocks_.end()) return;
   Registrations::Get().CheckFree({data, found->second.bytes});
   bytes_ -= found->second.bytes;
+  if (found->second.source == Source::kPool) {
+    pool_bytes_ -= found->second.bytes;
+  }
   blocks_.erase(found);
   recent_ = nullptr;
   cuda_sim::Free(data);

@@ -19,11 +19,14 @@ class DeviceMemory {
 
   void Reset();
   size_t bytes() const { return bytes_; }
-  size_t peak_bytes() const { return peak_bytes_; }
+  // Of what came from the runtime's pool.
+  size_t pool_bytes() const { return pool_bytes_; }
+  size_t peak_pool_bytes() const { return peak_pool_bytes_; }
   int64_t allocations() const { return allocations_; }
 
+  enum class Source : uint8_t { kPool, kLibrary };
   // Null where the settings' memory is out.
-  void* Allocate(size_t bytes);
+  void* Allocate(size_t bytes, Source source);
   void Free(void* data);
   // Whether one live allocation holds the region.
   bool Holds(const Region& region) const;
@@ -55,6 +58,7 @@ class DeviceMemory {
   struct Block {
     uintptr_t begin;
     size_t bytes;
+    Source source;
     std::map<uintptr_t, Piece> pieces;
     std::vector<uint8_t> accessed;  // Bits of a kernel, a granule each.
   };
@@ -69,7 +73,8 @@ class DeviceMemory {
   std::vector<Block*> accessed_;  // By the kernel that runs.
   Block* recent_ = nullptr;
   size_t bytes_ = 0;
-  size_t peak_bytes_ = 0;
+  size_t pool_bytes_ = 0;
+  size_t peak_pool_bytes_ = 0;
   int64_t allocations_ = 0;
 };
 

@@ -79,7 +79,7 @@ ncclResult_t ncclGetVersion(int* version) {
 
 ncclResult_t ncclMemAlloc(void** data, size_t bytes) {
   const std::lock_guard lock(Timeline::Get().mutex());
-  *data = DeviceMemory::Get().Allocate(bytes);
+  *data = DeviceMemory::Get().Allocate(bytes, DeviceMemory::Source::kLibrary);
   return *data != nullptr ? ncclSuccess : ncclUnhandledCudaError;
 }
 
