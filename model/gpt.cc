@@ -301,35 +301,41 @@ int64_t Gpt::GradRoom(const Adapter* adapter) const {
   return room;
 }
 
-// Memory for the losses comes before that of activations: it outlives them.
-RowLosses Gpt::ForwardAndBackward(const Pass& pass, Recompute recompute,
-                                  float grad_scale, const Adapter* adapter,
-                                  Record record, Tensor* dx) const {
-  RowLosses losses(device_, pass.host_targets);
+Tensor Gpt::ForwardAndBackward(const Pass& pass, Recompute recompute,
+                               float grad_scale, const Adapter* adapter,
+                               Record record, RowLosses* losses) const {
   const Stream out =
       Blocks(Embed(pass), pass, adapter, recompute, nullptr, &record);
   Tensor dstream =
       head_->LossesAndGrad(out, pass.targets, grad_scale, pass.grad_scale,
-                           GradRoom(adapter), &losses);
-  *dx = BlocksBackward(std::move(record), pass, adapter, std::move(dstream));
+                           GradRoom(adapter), losses);
+  return BlocksBackward(std::move(record), pass, adapter, std::move(dstream));
+}
+
+// Memory for the losses comes before that of activations: it outlives them.
+RowLosses Gpt::Train(const Pass& pass, Recompute recompute, float grad_scale,
+                     const Adapter& adapter, const LayerDone& done) const {
+  RowLosses losses(device_, pass.host_targets);
+  Train(pass, recompute, grad_scale, adapter, done, &losses);
   return losses;
 }
 
-RowLosses Gpt::Train(const Pass& pass, Recompute recompute, float grad_scale,
-                     const Adapter& adapter, const LayerDone& done) const {
-  Tensor dx;
-  return ForwardAndBackward(
-      pass, recompute, grad_scale, &adapter,
-      {.lowest_layer = adapter.lowest_layer(), .done = done}, &dx);
+void Gpt::Train(const Pass& pass, Recompute recompute, float grad_scale,
+                const Adapter& adapter, const LayerDone& done,
+                RowLosses* losses) const {
+  ForwardAndBackward(pass, recompute, grad_scale, &adapter,
+                     {.lowest_layer = adapter.lowest_layer(), .done = done},
+                     losses);
 }
 
 std::vector<double> Gpt::TrainToEmbedding(const Pass& pass, Recompute recompute,
                                           float grad_scale,
                                           const Adapter* adapter,
                                           Tensor* dx) const {
-  return ForwardAndBackward(pass, recompute, grad_scale, adapter,
-                            {.below = ops::InputGrad::kWhole}, dx)
-      .Read();
+  RowLosses losses(device_, pass.host_targets);
+  *dx = ForwardAndBackward(pass, recompute, grad_scale, adapter,
+                           {.below = ops::InputGrad::kWhole}, &losses);
+  return losses.Read();
 }
 
 std::vector<double> Gpt::Evaluate(const Pass& pass,

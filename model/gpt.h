@@ -55,10 +55,16 @@ class Gpt {
   RowLosses Train(const Pass& pass, Recompute recompute, float grad_scale,
                   const Adapter& adapter,
                   const LayerDone& done = nullptr) const;
-  // The same, read, with the backward pass going on to the embedding, whether
-  // an adapter needs it or not: `dx` receives grad_scale times the gradient for
-  // the embedded tokens, [T, H], or this rank's rows of it where the plan
-  // splits tokens. `adapter` may be null: the frozen model.
+  // The same, with the losses in memory of the caller's: `losses` is of the
+  // pass's targets. What this takes of the device by itself is free again when
+  // it returns.
+  void Train(const Pass& pass, Recompute recompute, float grad_scale,
+             const Adapter& adapter, const LayerDone& done,
+             RowLosses* losses) const;
+  // The same as the first, read, with the backward pass going on to the
+  // embedding, whether an adapter needs it or not: `dx` receives grad_scale
+  // times the gradient for the embedded tokens, [T, H], or this rank's rows of
+  // it where the plan splits tokens. `adapter` may be null: the frozen model.
   std::vector<double> TrainToEmbedding(const Pass& pass, Recompute recompute,
                                        float grad_scale, const Adapter* adapter,
                                        Tensor* dx) const;
@@ -105,9 +111,10 @@ class Gpt {
   // Returns the gradient for the lowest layer's input where it is due.
   Tensor BlocksBackward(Record record, const Pass& pass, const Adapter* adapter,
                         Tensor dstream) const;
-  RowLosses ForwardAndBackward(const Pass& pass, Recompute recompute,
-                               float grad_scale, const Adapter* adapter,
-                               Record record, Tensor* dx) const;
+  // Fills in `losses` and returns what BlocksBackward does.
+  Tensor ForwardAndBackward(const Pass& pass, Recompute recompute,
+                            float grad_scale, const Adapter* adapter,
+                            Record record, RowLosses* losses) const;
 
   GptConfig config_;
   ModelPlan plan_;

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "model/pass_memory.h"
 #include "parallel/communicator.h"
 #include "runtime/check.h"
 #include "runtime/trace.h"
@@ -54,14 +55,18 @@ struct PassRecordings::Recorded {
 
 PassRecordings::PassRecordings(const Gpt& gpt, const Adapter& adapter,
                                Recompute recompute, Device* device,
-                               int64_t capacity)
+                               int64_t capacity, Allocator* activations)
     : gpt_(gpt),
       adapter_(adapter),
       recompute_(recompute),
       device_(device),
       recorder_(device->backend().recorder(device->queue())),
       capacity_(static_cast<size_t>(capacity)),
-      activations_(&device->backend(), device->queue(), Allocation::kPool) {
+      own_(activations != nullptr
+               ? nullptr
+               : std::make_unique<Allocator>(
+                     &device->backend(), device->queue(), Allocation::kPool)),
+      activations_(activations != nullptr ? activations : own_.get()) {
   CHECK(recorder_ != nullptr) << device->backend().name << " does not record";
   CHECK_GT(capacity, 0);
 }
@@ -71,16 +76,13 @@ PassRecordings::~PassRecordings() = default;
 void PassRecordings::Run(const Pass& pass, float grad_scale,
                          const std::vector<int64_t>& layers,
                          const LayerDone& between, RowLosses* losses) {
-  Allocator& own = device_->allocator();
-  const Device::Scope scope(device_, &activations_);
-  const auto done = [&](int64_t layer) {
+  const ActivationScope scope(device_, activations_);
+  const LayerDone done = scope.Outside([&](int64_t layer) {
     const bool told =
         std::find(layers.begin(), layers.end(), layer) != layers.end();
-    if (!told) return;
-    const Device::Scope outside(device_, &own);
-    between(layer);
-  };
-  losses->CopyFrom(gpt_.Train(pass, recompute_, grad_scale, adapter_, done));
+    if (told) between(layer);
+  });
+  gpt_.Train(pass, recompute_, grad_scale, adapter_, done, losses);
 }
 
 void PassRecordings::Rehearse(const LayersDone& done, Recorded* recorded) {
@@ -169,13 +171,13 @@ RowLosses PassRecordings::Train(const TrainingRows& rows, float grad_scale,
   Recorded& recorded = Find(shape, rows);
   recorded.pass.grad_scale.CopyFrom(&grad_scale);
   if (recorded.parts.empty()) {
-    activations_.BeginPlan(&recorded.plan);
+    activations_->BeginPlan(&recorded.plan);
     if (recorded.rehearsed) {
       Record(done, &recorded);
     } else {
       Rehearse(done, &recorded);
     }
-    activations_.EndPlan();
+    activations_->EndPlan();
   }
   if (!recorded.parts.empty()) Replay(segments, done, &recorded);
   // The next pass of the shape overwrites what is here.

@@ -48,9 +48,11 @@ struct LayersDone {
 class PassRecordings {
  public:
   // Recordings of the `capacity` shapes that were used last are kept.
-  // CheckRecords found nothing. The arguments must outlive this.
+  // CheckRecords found nothing. Activations lie in memory of `activations`,
+  // null: of this one's own. The arguments must outlive this.
   PassRecordings(const Gpt& gpt, const Adapter& adapter, Recompute recompute,
-                 Device* device, int64_t capacity);
+                 Device* device, int64_t capacity,
+                 Allocator* activations = nullptr);
   ~PassRecordings();
   PassRecordings(const PassRecordings&) = delete;
   PassRecordings& operator=(const PassRecordings&) = delete;
@@ -71,7 +73,7 @@ class PassRecordings {
   struct Recorded;
 
   // Forward and backward; the memory of activations is free afterwards.
-  // `between` is called after each of `layers`, with the device's own memory.
+  // `between` is called after each of `layers`, outside of that memory.
   void Run(const Pass& pass, float grad_scale,
            const std::vector<int64_t>& layers, const LayerDone& between,
            RowLosses* losses);
@@ -88,7 +90,8 @@ class PassRecordings {
   Device* device_;
   Recorder* recorder_;
   size_t capacity_;
-  Allocator activations_;
+  std::unique_ptr<Allocator> own_;  // Where none was given.
+  Allocator* activations_;
   std::list<Recorded> recorded_;  // The latest first.
   Counts counts_;
 };
