@@ -64,6 +64,9 @@ absl::Status MetricsWriter::Write(const StepMetrics& metrics) {
   if (metrics.peak_device_bytes > 0) {
     line["peak_device_bytes"] = metrics.peak_device_bytes;
   }
+  if (metrics.unplanned_bytes > 0) {
+    line["unplanned_bytes"] = metrics.unplanned_bytes;
+  }
   return WriteLine(line.dump());
 }
 

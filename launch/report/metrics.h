@@ -26,6 +26,9 @@ struct StepMetrics {
   // the latter 0, and not written, where CPUs compute.
   int64_t peak_rss_bytes = 0;
   int64_t peak_device_bytes = 0;
+  // What a rank's activations took at most beyond the memory planned for them;
+  // not written where that is 0, as it should be.
+  int64_t unplanned_bytes = 0;
   int64_t anomalies = 0;  // So far: this step's included.
 };
 

@@ -19,6 +19,7 @@
 #include "launch/report/tensorboard.h"
 #include "launch/state/resume.h"
 #include "launch/state/saver.h"
+#include "launch/train/pass_planning.h"
 #include "launch/train/run_inputs.h"
 #include "launch/train/stop_signals.h"
 #include "launch/train/time_limit.h"
@@ -42,7 +43,8 @@ class Run {
   // The arguments must outlive the run. `start`: the time of its process's.
   Run(const LoadedConfig& loaded, const Session& session, const Gpt& gpt,
       Adapter* adapter, const LoraConfig& lora, RunData data,
-      std::optional<ResumedRun> resumed, TimeLimit::Clock::time_point start)
+      std::optional<ResumedRun> resumed, const PlannedPasses& passes,
+      TimeLimit::Clock::time_point start)
       : loaded_(loaded),
         config_(loaded.run),
         session_(session),
@@ -51,6 +53,7 @@ class Run {
         lora_(lora),
         data_(std::move(data)),
         resumed_(std::move(resumed)),
+        passes_(passes),
         time_limit_(config_.checkpoint.before_seconds, start),
         trace_(config_.report, config_.train.steps, session) {}
 
@@ -83,6 +86,7 @@ class Run {
   const LoraConfig& lora_;
   RunData data_;
   std::optional<ResumedRun> resumed_;
+  const PlannedPasses& passes_;
   TimeLimit time_limit_;
   StepTrace trace_;
   std::unique_ptr<Saver> saver_;
@@ -91,6 +95,7 @@ class Run {
   std::optional<EventWriter> events_;
   std::optional<Progress> progress_;
   bool record_failed_ = false;
+  bool told_of_unplanned_ = false;
 };
 
 absl::Status Run::Open() {
@@ -156,6 +161,7 @@ void Run::Describe() {
       session_.threads(), session_.placement().hosts,
       session_.placement().hosts == 1 ? "" : "s"));
   for (const std::string& note : session_.notes()) progress_->Say(note);
+  progress_->Say(passes_.note);
   progress_->Say(DatasetLine(config_.data.train, data_.train));
   if (data_.valid.has_value()) {
     progress_->Say(DatasetLine(config_.data.valid, *data_.valid));
@@ -181,7 +187,8 @@ absl::Status Run::Train() {
       [&](int64_t first, int64_t count) {
         return NumTargets(data_.train, first, count, &data_.order);
       },
-      resumed_.has_value() ? resumed_->manifest.position : TrainingPosition());
+      resumed_.has_value() ? resumed_->manifest.position : TrainingPosition(),
+      passes_.memory != nullptr ? passes_.memory->allocator() : nullptr);
   const auto always_ok = [](auto call) {
     return [call](const auto&... arguments) {
       call(arguments...);
@@ -223,6 +230,12 @@ void Run::OnStep(const StepMetrics& metrics) {
   if (!session_.leads()) return;
   progress_->Report(metrics);
   Record(metrics);
+  if (metrics.unplanned_bytes > 0 && !std::exchange(told_of_unplanned_, true)) {
+    progress_->Say(absl::StrCat("step ", metrics.step, ": activations took ",
+                                metrics.unplanned_bytes,
+                                " bytes more of a GPU than was planned, which "
+                                "does no harm"));
+  }
 }
 
 int64_t Run::StopWish() {
@@ -366,8 +379,11 @@ absl::Status RunTraining(const LoadedConfig& loaded, const Session& session) {
       LoadGpt(base, config.model.dtype,
               config.mesh.tensor_sequence ? kSequenceParallel : kTensorParallel,
               session, adapter.get());
+  LORICA_ASSIGN_OR_RETURN(
+      const PlannedPasses passes,
+      PlanPasses(config, data->train, session, *gpt, *adapter));
   Run run(loaded, session, *gpt, adapter.get(), source->lora, *std::move(data),
-          std::move(resumed), start);
+          std::move(resumed), passes, start);
   LORICA_RETURN_IF_ERROR(run.Open());
   return run.Train();
 }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "launch/train/anomaly.h"
 #include "model/pass.h"
+#include "model/pass_memory.h"
 #include "model/tuning/lr_schedule.h"
 #include "runtime/check.h"
 #include "runtime/ops.h"
@@ -70,6 +71,13 @@ std::vector<Bucket> BucketsOf(const Adapter& adapter, int64_t num_layers,
   return buckets;
 }
 
+// Of activations, beyond the memory that was taken for them.
+int64_t UnplannedBytes(const Allocator* activations) {
+  return activations != nullptr
+             ? static_cast<int64_t>(activations->slab_bytes())
+             : 0;
+}
+
 double Sum(const std::vector<double>& values) {
   double sum = 0.0;
   for (const double value : values) sum += value;
@@ -88,7 +96,7 @@ double Sum(const std::vector<RowLosses>& passes) {
 Trainer::Trainer(const RunConfig& config, const Session& session,
                  const Gpt& gpt, Adapter* adapter, RowSource rows,
                  std::function<int64_t(int64_t, int64_t)> targets,
-                 TrainingPosition position)
+                 TrainingPosition position, Allocator* activations)
     : config_(config),
       session_(session),
       gpt_(gpt),
@@ -98,11 +106,12 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
       sync_(SlicesOf(*adapter), adapter->elements(), session.mesh(),
             BucketsOf(*adapter, gpt.config().num_layers,
                       config.mesh.gradient_bucket_bytes, &bucket_layers_)),
-      position_(std::move(position)) {
+      position_(std::move(position)),
+      activations_(activations) {
   sync_.TakeSumMemory(session.device());
   if (config.pass_graphs > 0) {
     recordings_.emplace(gpt, *adapter, config.recompute, session.device(),
-                        config.pass_graphs);
+                        config.pass_graphs, activations);
   }
 }
 
@@ -256,11 +265,13 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
   metrics.anomalies = position_.anomalies;
   const Device& device = *session_.device();
   int64_t maxima[] = {PeakRssBytes(), events.stop_wish ? events.stop_wish() : 0,
-                      device.backend().peak_memory(device.queue())};
+                      device.backend().peak_memory(device.queue()),
+                      UnplannedBytes(activations_)};
   session_.mesh().world().AllReduceMax(absl::MakeSpan(maxima),
                                        Purpose::kControl);
   metrics.peak_rss_bytes = maxima[0];
   metrics.peak_device_bytes = maxima[2];
+  metrics.unplanned_bytes = maxima[3];
   result.stop_wish = maxima[1];
   metrics.step_seconds = SecondsSince(start);
   metrics.tokens_per_second =
@@ -306,8 +317,10 @@ std::vector<RowLosses> Trainer::MicroBatch(const TokenBatch& batch,
       continue;
     }
     const Pass pass = MakeTrainingPass(session_.device(), rows);
-    losses.push_back(
-        gpt_.Train(pass, config_.recompute, grad_scale, *adapter_, done.tell));
+    losses.emplace_back(session_.device(), rows.targets);
+    const ActivationScope scope(session_.device(), activations_);
+    gpt_.Train(pass, config_.recompute, grad_scale, *adapter_,
+               scope.Outside(done.tell), &losses.back());
   }
   return losses;
 }

@@ -53,11 +53,12 @@ class Trainer {
   // The arguments must outlive the trainer; the device records passes if the
   // config wants it. `targets` says how many of the rows' tokens carry a loss;
   // every rank knows it of every row. The adapter and its moments are those of
-  // `position`.
+  // `position`. `activations` is for those of passes; null: they lie where
+  // other tensors of the device do.
   Trainer(const RunConfig& config, const Session& session, const Gpt& gpt,
           Adapter* adapter, RowSource rows,
           std::function<int64_t(int64_t first, int64_t count)> targets,
-          TrainingPosition position = {});
+          TrainingPosition position = {}, Allocator* activations = nullptr);
 
   // Runs the steps that are left. Events but on_step may be absent. Error: an
   // anomaly that train.on_anomaly makes one, with its step; what an event
@@ -122,6 +123,7 @@ class Trainer {
   std::vector<int64_t> bucket_layers_;  // That complete them.
   GradSync sync_;
   TrainingPosition position_;
+  Allocator* activations_;        // May be null.
   std::optional<Backup> backup_;  // Where train.on_anomaly rolls back.
   std::optional<PassRecordings> recordings_;
 };

@@ -10,6 +10,7 @@
 
 #include "launch/base_model.h"
 #include "launch/train/trainer.h"
+#include "model/pass_memory.h"
 #include "runtime/check.h"
 #include "tests/support/golden.h"
 #include "tests/support/run_ranks.h"
@@ -39,6 +40,19 @@ Curve OffExact(Curve curve, const GoldenModel& model) {
   return curve;
 }
 
+// Null where none is wanted.
+std::unique_ptr<PassMemory> MemoryFor(const GoldenModel& model,
+                                      const RunConfig& config, const Gpt& gpt,
+                                      const Adapter& adapter,
+                                      const Session& session) {
+  if (model.planned_tokens == 0) return nullptr;
+  const MemoryPlan plan = PlanPassesUpTo(model.planned_tokens, gpt, adapter,
+                                         config.recompute, session.device());
+  auto memory = PassMemory::Take(plan, session.device(), nullptr);
+  CHECK(memory != nullptr);
+  return memory;
+}
+
 // One rank's share of a run.
 Curve TrainRank(const Golden& golden, const GoldenModel& model,
                 const RunConfig& config, const Session& session) {
@@ -61,6 +75,8 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
   const auto batch_of = [&](int64_t row) -> const TokenBatch& {
     return batches[static_cast<size_t>(row / kGoldenRows) % batches.size()];
   };
+  const std::unique_ptr<PassMemory> memory =
+      MemoryFor(model, config, *gpt, **adapter, session);
   Trainer trainer(
       config, session, *gpt, adapter->get(),
       [&](int64_t first, int64_t) {
@@ -73,7 +89,8 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
           targets += batch_of(row).num_targets;
         }
         return targets;
-      });
+      },
+      {}, memory != nullptr ? memory->allocator() : nullptr);
   const GptConfig& size = base->source.config();
   Curve curve = {.longest_sum =
                      std::max({size.vocab_size, size.intermediate_size,
@@ -86,6 +103,7 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
         curve.losses.push_back(metrics.loss);
         curve.grad_norms.push_back(metrics.grad_norm);
         curve.peak_device_bytes.push_back(metrics.peak_device_bytes);
+        curve.unplanned_bytes.push_back(metrics.unplanned_bytes);
         return absl::OkStatus();
       }});
   EXPECT_TRUE(status.ok()) << status.message();

@@ -26,6 +26,7 @@ struct Curve {
   std::vector<double> losses;
   std::vector<double> grad_norms;
   std::vector<int64_t> peak_device_bytes;
+  std::vector<int64_t> unplanned_bytes;
   PassRecordings::Counts passes;  // Of rank 0, where they are recorded.
   // Of rank 0's tensor group, by purpose.
   std::array<Traffic, kNumPurposes> tensor_traffic = {};
@@ -43,6 +44,9 @@ struct GoldenModel {
   float dropout = 0.0f;  // Of the adapter's input.
   // Tokens of a pass; 0: as many as the device takes.
   int64_t pass_tokens = 0;
+  // Activations in memory planned for passes of so many tokens; 0: in the
+  // device's.
+  int64_t planned_tokens = 0;
   // Called by each rank before each of its micro-batches; may be absent.
   std::function<void()> before_micro_batch;
 };

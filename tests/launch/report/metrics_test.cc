@@ -32,6 +32,7 @@ TEST(MetricsTest, EveryFieldIsInTheLine) {
                                       .tokens_per_second = 910.25,
                                       .peak_rss_bytes = int64_t{1} << 33,
                                       .peak_device_bytes = int64_t{1} << 34,
+                                      .unplanned_bytes = 64,
                                       .anomalies = 2})
                   .ok());
   ASSERT_TRUE(writer
@@ -54,7 +55,7 @@ TEST(MetricsTest, EveryFieldIsInTheLine) {
             "\"grad_norm\":0.75,\"target_tokens\":8064,\"tokens\":8192,"
             "\"step_seconds\":9.0,\"tokens_per_second\":910.25,"
             "\"peak_rss_bytes\":8589934592,\"anomalies\":2,"
-            "\"peak_device_bytes\":17179869184}");
+            "\"peak_device_bytes\":17179869184,\"unplanned_bytes\":64}");
   EXPECT_EQ(lines[1],
             "{\"step\":3,\"valid_loss\":0.1,\"valid_tokens\":400,"
             "\"valid_records\":20,\"valid_seconds\":0.5}");
@@ -87,8 +88,9 @@ TEST(MetricsTest, WhereCpusComputeNoMemoryOfGpusIsReported) {
   auto writer = MetricsWriter::Create(path);
   ASSERT_TRUE(writer.ok()) << writer.status();
   ASSERT_TRUE(writer->Write(StepMetrics{.peak_rss_bytes = 1}).ok());
-  EXPECT_FALSE(
-      nlohmann::json::parse(Lines(path).at(0)).contains("peak_device_bytes"));
+  const auto line = nlohmann::json::parse(Lines(path).at(0));
+  EXPECT_FALSE(line.contains("peak_device_bytes"));
+  EXPECT_FALSE(line.contains("unplanned_bytes"));
 }
 
 TEST(MetricsTest, ALossIsWrittenToTheLastBit) {
