@@ -17,7 +17,6 @@
 #include "model/export/adapter_algebra.h"
 #include "model/export/gguf_lora.h"
 #include "model/export/merged_weights.h"
-#include "model/families/llama.h"
 #include "model/peft_adapter.h"
 #include "parallel/agreement.h"
 #include "parallel/mpi_communicator.h"
@@ -143,11 +142,6 @@ absl::Status ExportPeft(ExportJob job, const std::string& out) {
 absl::Status ExportGguf(const ExportJob& job, const std::string& out) {
   LORICA_ASSIGN_OR_RETURN(const WeightSource source,
                           Of("--model", WeightSource::Open(job.model)));
-  if (ArchitectureInGguf(source.config()).empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--format gguf does not know llama.cpp's names of a ",
-        source.config().architecture, "; use --format peft or merged"));
-  }
   LORICA_RETURN_IF_ERROR(
       MergedWeights::Create(&source, &job.adapter, job.directory).status());
   LORICA_RETURN_IF_ERROR(

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/export/adapter_algebra.h"
+#include "model/families/gpt2.h"
 #include "model/families/llama.h"
 #include "runtime/check.h"
 #include "runtime/files/element_encode.h"
@@ -17,6 +18,11 @@
 
 namespace lorica {
 namespace {
+
+std::string NameInGguf(const GptConfig& config, const std::string& weight) {
+  return config.family == Family::kGpt2 ? Gpt2NameInGguf(weight)
+                                        : LlamaNameInGguf(weight);
+}
 
 // The alpha that llama.cpp, dividing by the rank, needs for a module's scale.
 double AlphaFor(const PeftAdapter& adapter, const std::string& module) {
@@ -64,7 +70,7 @@ absl::Status WriteGgufLora(const std::string& path, const PeftAdapter& adapter,
   std::vector<GgufData> tensors;
   for (const auto& [module, factors] : adapter.modules) {
     const std::string weight = absl::StrCat(module, ".weight");
-    const std::string name = LlamaNameInGguf(weight);
+    const std::string name = NameInGguf(config, weight);
     CHECK(!name.empty()) << module;
     const double wanted = AlphaFor(adapter, module);
     const float factor = Rounded(wanted) == alpha
@@ -83,9 +89,11 @@ absl::Status WriteGgufLora(const std::string& path, const PeftAdapter& adapter,
     tensors.push_back({b_name, type, {factors.outputs, factors.rank}, {}});
   }
   for (size_t i = 0; i < tensors.size(); ++i) tensors[i].bytes = elements[i];
+  const std::string architecture =
+      config.family == Family::kGpt2 ? kGpt2InGguf : ArchitectureInGguf(config);
   return WriteGguf(path,
                    {{"general.type", std::string("adapter")},
-                    {"general.architecture", ArchitectureInGguf(config)},
+                    {"general.architecture", architecture},
                     {"adapter.type", std::string("lora")},
                     {"adapter.lora.alpha", alpha}},
                    tensors);

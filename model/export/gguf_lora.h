@@ -20,8 +20,8 @@ namespace lorica {
 // rank-stabilized ones. Where patterns give a module another, the ratio is
 // multiplied into its B.
 //
-// The adapter must be checked against the model, which has a name in GGUF.
-// Errors: a value that `type` cannot hold; writing.
+// The adapter must be checked against the model. Errors: a value that `type`
+// cannot hold; writing.
 absl::Status WriteGgufLora(const std::string& path, const PeftAdapter& adapter,
                            const GptConfig& config, StoredType type);
 

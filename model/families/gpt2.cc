@@ -1,10 +1,13 @@
 #include "model/families/gpt2.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "model/rope.h"
 #include "runtime/status_macros.h"
 
@@ -107,6 +110,23 @@ std::string Gpt2NameOf(absl::string_view name) {
     return std::string(name);
   }
   return absl::StrCat("transformer.", name);
+}
+
+std::string Gpt2NameInGguf(absl::string_view name) {
+  if (!absl::ConsumePrefix(&name, "transformer.h.")) return "";
+  const size_t dot = name.find('.');
+  if (dot == absl::string_view::npos) return "";
+  constexpr std::pair<const char*, const char*> kParts[] = {
+      {"attn.c_attn.weight", "attn_qkv.weight"},
+      {"attn.c_proj.weight", "attn_output.weight"},
+      {"mlp.c_fc.weight", "ffn_up.weight"},
+      {"mlp.c_proj.weight", "ffn_down.weight"}};
+  for (const auto& [ours, theirs] : kParts) {
+    if (name.substr(dot + 1) == ours) {
+      return absl::StrCat("blk.", name.substr(0, dot), ".", theirs);
+    }
+  }
+  return "";
 }
 
 }  // namespace lorica

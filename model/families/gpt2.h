@@ -1,4 +1,5 @@
-// The shape and names of GPT-2 in the files of Hugging Face.
+// The shape and names of GPT-2 in the files of Hugging Face, and the names of
+// what adapters sit on in GGUF.
 #ifndef LORICA_MODEL_FAMILIES_GPT2_H_
 #define LORICA_MODEL_FAMILIES_GPT2_H_
 
@@ -25,6 +26,11 @@ absl::StatusOr<GptConfig> Gpt2FromJson(const Json& config,
 // hub's gpt2, have no "transformer." in front. "" for the masks that old
 // releases saved.
 std::string Gpt2NameOf(absl::string_view name);
+
+// "blk.3.attn_qkv.weight" of "transformer.h.3.attn.c_attn.weight", or "" where
+// an adapter has nothing to do with the parameter. A GGUF holds [O, I].
+std::string Gpt2NameInGguf(absl::string_view name);
+inline constexpr char kGpt2InGguf[] = "gpt2";  // general.architecture
 
 }  // namespace lorica
 

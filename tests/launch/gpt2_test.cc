@@ -2,7 +2,6 @@
 // evaluated, continued, exported.
 #include "model/families/gpt2.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -29,7 +28,6 @@ namespace lorica {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::HasSubstr;
 
 constexpr int64_t kPositions = 192;
 
@@ -164,8 +162,7 @@ TEST_F(Gpt2Test, GoesOnElsewhereAndIsExported) {
 
   outcome = RunLorica({"export", "--checkpoint", adapter, "--format", "gguf",
                        "--out", directory_ / "lora.gguf"});
-  EXPECT_EQ(outcome.exit_code, 2);
-  EXPECT_THAT(outcome.err, HasSubstr("GPT2LMHeadModel"));
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
 }
 
 TEST_F(Gpt2Test, TheLastPositionEndsTheText) {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -12,6 +13,7 @@
 #include "absl/strings/str_replace.h"
 #include "model/export/adapter_algebra.h"
 #include "model/families/llama.h"
+#include "model/weight_source.h"
 #include "runtime/files/block_decode.h"
 #include "runtime/files/gguf.h"
 #include "tests/support/gguf_builder.h"
@@ -156,6 +158,37 @@ TEST(GgufLoraFileTest, AnAdapterOfNoEffectHasNone) {
   EXPECT_NE(alpha, 0);
   for (const float b : Floats(*file, "blk.0.attn_q.weight.lora_b")) {
     EXPECT_EQ(b, 0);
+  }
+}
+
+// Its rows stay as they are: no position turns them.
+TEST(GgufLoraFileTest, AGpt2sFactorsLieUnderTheNamesOfItsLayers) {
+  const TempDirectory dir;
+  const std::string golden = "tests/golden/heads_7_gpt2/";
+  const auto source = WeightSource::Open(golden + "model");
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto adapter = ReadPeftAdapter(golden + "adapter_all");
+  ASSERT_TRUE(adapter.ok()) << adapter.status();
+  ASSERT_TRUE(WriteGgufLora(dir / "lora.gguf", *adapter, source->config(),
+                            StoredType::kF32)
+                  .ok());
+  const auto file = GgufFile::Open(dir / "lora.gguf");
+  ASSERT_TRUE(file.ok()) << file.status();
+  std::string architecture;
+  ASSERT_TRUE(file->Require("general.architecture", &architecture).ok());
+  EXPECT_EQ(architecture, "gpt2");
+  EXPECT_EQ(file->tensors().size(), 2 * adapter->modules.size());
+  const std::pair<const char*, const char*> names[] = {
+      {"attn.c_attn", "attn_qkv"},
+      {"attn.c_proj", "attn_output"},
+      {"mlp.c_fc", "ffn_up"},
+      {"mlp.c_proj", "ffn_down"}};
+  for (const auto& [ours, theirs] : names) {
+    const PeftFactors& factors =
+        adapter->modules.at(absl::StrCat("transformer.h.1.", ours));
+    const std::string name = absl::StrCat("blk.1.", theirs, ".weight.lora_");
+    EXPECT_EQ(Floats(*file, name + "a"), factors.a);
+    EXPECT_EQ(Floats(*file, name + "b"), factors.b);
   }
 }
 
