@@ -56,10 +56,10 @@ passes not planned before a run|launch/train/train_run.cc|s/PlanPasses(config, d
 ranks of uneven splits register activations|model/pass_memory.cc|s/return other == mine; }/return !other.empty(); }/|launch_cuda_pass_memory_test|PassPlanningTest.MemoryIsRegistered*
 sums that outlive a pass in its memory|model/pass_memory.cc|s/outside(device_, before_)/outside(device_, \&device_->allocator())/|launch_cuda_trainer_test|PassGraphsTest.*SumsStartDuringBackward
 ranks whose shapes differ record together|model/pass_recordings.cc|s/if (other == mine) continue;/if (!other.empty()) continue;/|launch_cuda_trainer_test|PassGraphsTest.TensorRanksThat*
-products in a border taken one by one|runtime/cuda/lora.cc|s/if (whole.has_value()) joined.parts/if (false) joined.parts/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
-a border that makes K odd|runtime/cuda/lora.cc|s/if (HasWholeDepth(term->a)/if (false/|runtime_cuda_backend_test|CudaAdapterTest.OfOddRank*
-gradients side by side multiplied apart|runtime/cuda/lora.cc|s/if (!Grow(sum.form, sum.frozen\[i\], &sum.frozen\[last\]))/if (true)/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
-the adapter's share of dx multiplied apart|runtime/cuda/lora.cc|s/Grow(sum.form, sum.adapter, &sum.frozen\[last\])/false/|runtime_cuda_backend_test|CudaAdapterTest.InTheWeightsBorder*
+products in a border taken one by one|runtime/cuda/lora.cc|s/if (whole.has_value()) joined.parts/if (false) joined.parts/|runtime_cuda_backend_test|*CudaBorderTest.IsOneProduct*
+a border as wide as its ranks|model/layers/weight_stack.cc|s/return (ranks + kRankUnit - 1)[^;]*;/return ranks;/|model_adapter_test|AdapterTest.WhatMoved*
+gradients side by side multiplied apart|runtime/cuda/lora.cc|s/if (!Grow(sum.form, sum.frozen\[i\], &sum.frozen\[last\]))/if (true)/|runtime_cuda_backend_test|*CudaBorderTest.IsOneProduct*
+the adapter's share of dx multiplied apart|runtime/cuda/lora.cc|s/Grow(sum.form, sum.adapter, &sum.frozen\[last\])/false/|runtime_cuda_backend_test|*CudaBorderTest.IsOneProduct*
 another adapter taken for the border's|runtime/cuda/lora.cc|/const int64_t col/,/}/s/return std::nullopt;/continue;/|launch_cuda_trainer_test|CudaTrainerTest.AResident*
 no zeros between the parts of a border|model/layers/weight_stack.cc|s/ops::Fill(0.0f, &border);/static_cast<void>(border);/|model_adapter_test|AdapterTest.WhatMoved*
 xa keeps an input that is computed again|model/layers/lora_linear.cc|s/result.xa.dense()/true/|model_layers_lora_linear_test|LoraLinearTest.AnInput*
