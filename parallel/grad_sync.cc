@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <utility>
 
 #include "parallel/replicas.h"
 #include "runtime/check.h"
-#include "runtime/ops.h"
 
 namespace lorica {
 namespace {
@@ -57,27 +55,10 @@ std::vector<Range> Join(std::vector<Range> ranges,
   return joined;
 }
 
-// A copy of the ranges, one after another.
-Tensor Pack(const Tensor& flat, absl::Span<const Range> ranges,
-            int64_t elements) {
-  Tensor packed = Tensor::Empty(flat.device(), {elements}, DType::kF32);
-  int64_t begin = 0;
-  for (const Range& range : ranges) {
-    Tensor part = packed.Cols({begin, begin + range.size()});
-    ops::ConvertInto(flat.Cols(range), 1.0f, &part);
-    begin += range.size();
-  }
-  return packed;
-}
-
-void Unpack(const Tensor& packed, absl::Span<const Range> ranges,
-            Tensor* flat) {
-  int64_t begin = 0;
-  for (const Range& range : ranges) {
-    Tensor part = flat->Cols(range);
-    ops::ConvertInto(packed.Cols({begin, begin + range.size()}), 1.0f, &part);
-    begin += range.size();
-  }
+int64_t ElementsOf(absl::Span<const Range> ranges) {
+  int64_t elements = 0;
+  for (const Range& range : ranges) elements += range.size();
+  return elements;
 }
 
 bool Holds(const Bucket& bucket, const Range& range) {
@@ -86,11 +67,61 @@ bool Holds(const Bucket& bucket, const Range& range) {
   });
 }
 
+void CheckHeld(absl::Span<const FlatSlice> slices,
+               absl::Span<const Bucket> buckets) {
+  for (const FlatSlice& slice : slices) {
+    const auto holds = [&](const Bucket& b) { return Holds(b, slice.range); };
+    CHECK(buckets.empty() || slice.range.size() == 0 ||
+          std::any_of(buckets.begin(), buckets.end(), holds))
+        << "no bucket holds the slice " << slice.range;
+  }
+}
+
 }  // namespace
 
-GradSync::GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
-                   const Mesh& mesh, std::vector<Bucket> buckets)
-    : elements_(elements), tensor_(&mesh.tensor()), data_(&mesh.data()) {
+GradSync::Packed::Packed(const std::vector<Range>& ranges, const Tensor& grads,
+                         Tensor array)
+    : array_(std::move(array)) {
+  if (!array_.present() && ranges.size() == 1) {
+    array_ = grads.Cols(ranges[0]);
+    return;
+  }
+  const int64_t elements = ElementsOf(ranges);
+  if (!array_.present()) {
+    array_ = Tensor::Empty(grads.device(), {elements}, DType::kF32);
+  }
+  CHECK_EQ(array_.shape(), Shape{elements});
+  std::vector<ops::Piece> into;
+  std::vector<ops::Piece> back;
+  int64_t begin = 0;
+  for (const Range& range : ranges) {
+    const int64_t end = begin + range.size();
+    into.push_back({.begin = range.begin, .to = array_.Cols({begin, end})});
+    back.push_back({.begin = begin, .to = grads.Cols(range)});
+    begin = end;
+  }
+  if (into.empty()) return;
+  into_ = ops::MakePieceTable(std::move(into));
+  back_ = ops::MakePieceTable(std::move(back));
+}
+
+void GradSync::Packed::Collect(const Tensor& grads) const {
+  if (!into_.pieces.empty()) ops::ScatterPieces(grads, into_);
+}
+
+void GradSync::Packed::Spread() const {
+  if (!back_.pieces.empty()) ops::ScatterPieces(array_, back_);
+}
+
+GradSync::GradSync(absl::Span<const FlatSlice> slices, Tensor grads,
+                   int64_t micro_batches, const Mesh& mesh,
+                   std::vector<Bucket> buckets)
+    : grads_(std::move(grads)),
+      micro_batches_(micro_batches),
+      tensor_(&mesh.tensor()),
+      data_(&mesh.data()) {
+  CHECK_GT(micro_batches, 0);
+  const int64_t elements = grads_.elements();
   for (const FlatSlice& slice : slices) {
     CHECK(0 <= slice.range.begin && slice.range.end <= elements) << slice.range;
     const int rank = tensor_->rank();
@@ -101,119 +132,121 @@ GradSync::GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
   }
   counted_ = Join(std::move(counted_), slices);
   shared_ = SharedOf(slices);
+  CheckHeld(slices, buckets);
+  for (Bucket& bucket : buckets) bucket = Join(std::move(bucket), slices);
   if (buckets.empty()) buckets.push_back({{0, elements}});
-  std::vector<FlatSlice> left(slices.begin(), slices.end());
-  std::erase_if(left, [](const FlatSlice& s) { return s.range.size() == 0; });
-  int64_t places = 0;
-  for (Bucket& bucket : buckets) {
-    std::erase_if(left, [&](const FlatSlice& slice) {
-      return Holds(bucket, slice.range);
-    });
-    Part& part = buckets_.emplace_back();
-    for (const Range& range : bucket) part.elements += range.size();
-    part.ranges = std::move(bucket);
-    part.place = places;
-    places +=
-        (part.elements + kPlaceElements - 1) / kPlaceElements * kPlaceElements;
+  MakeParts(buckets);
+}
+
+// Memory from which the library of collectives sums without copies of its own,
+// where it has such, is taken for all buckets at once.
+void GradSync::MakeParts(absl::Span<const Bucket> buckets) {
+  std::vector<Range> places;
+  int64_t end = 0;
+  for (const Bucket& bucket : buckets) {
+    const int64_t begin =
+        (end + kPlaceElements - 1) / kPlaceElements * kPlaceElements;
+    end = begin + ElementsOf(bucket);
+    places.push_back({begin, end});
   }
-  CHECK(left.empty()) << "no bucket holds the slice " << left.front().range;
+  const Tensor memory = data_->CollectiveMemory(grads_.device(), end);
+  for (size_t i = 0; i < places.size(); ++i) {
+    const Tensor place = memory.present() ? memory.Cols(places[i]) : Tensor();
+    Part part = {.sum = Packed(buckets[i], grads_, place)};
+    for (int level = 0; level < LevelsOfTree(micro_batches_); ++level) {
+      part.partial.push_back(
+          Tensor::Empty(grads_.device(), {places[i].size()}, DType::kF32));
+    }
+    parts_.push_back(std::move(part));
+  }
 }
 
 // Groups are made in an order that all ranks share.
 std::vector<GradSync::Shared> GradSync::SharedOf(
     absl::Span<const FlatSlice> slices) {
-  std::map<std::vector<int>, std::vector<Range>> terms;
+  std::map<std::vector<int>, std::vector<Range>> ranges_of;
   for (const FlatSlice& slice : slices) {
     std::vector<int> holders = FirstHolders(slice.shard, tensor_->size());
     if (slice.shard.layout == Layout::kInvariant || NoneShare(holders)) {
       continue;
     }
-    terms[std::move(holders)].push_back(slice.range);
+    ranges_of[std::move(holders)].push_back(slice.range);
   }
   std::vector<Shared> shared;
-  for (auto& [holders, ranges] : terms) {
+  for (auto& [holders, ranges] : ranges_of) {
     Communicator* group = tensor_;
     if (!AllShare(holders)) {
       subgroups_.push_back(
           tensor_->Split(holders[tensor_->rank()], tensor_->rank()));
       group = subgroups_.back().get();
     }
-    shared.push_back({group, Join(std::move(ranges), slices)});
+    ranges = Join(std::move(ranges), slices);
+    if (group->size() == 1 || ranges.empty()) continue;
+    Packed terms(ranges, grads_, {});
+    shared.push_back({group, std::move(ranges), std::move(terms)});
   }
   return shared;
 }
 
-void GradSync::TakeSumMemory(Device* device) {
-  const Part& last = buckets_.back();
-  sum_memory_ = data_->CollectiveMemory(device, last.place + last.elements);
-}
-
-void GradSync::AddMicroBatch(Tensor* flat) {
-  CHECK_EQ(flat->shape(), Shape{elements_});
-  for (Part& part : buckets_) {
-    if (part.sum.present()) continue;
-    part.terms.Add(Pack(*flat, part.ranges, part.elements));
-    for (const Range& range : part.ranges) {
-      Tensor taken = flat->Cols(range);
-      ops::Fill(0.0f, &taken);
-    }
+void GradSync::Gather(const TreeStep& step, Part* part) {
+  part->sum.Collect(grads_);
+  for (size_t level = 0; level < part->partial.size(); ++level) {
+    if ((step.joined >> level & 1) == 0) continue;
+    ops::AddInto(part->partial[level], part->sum.array());
   }
 }
 
-void GradSync::Ready(int bucket, const Tensor& flat) {
-  CHECK_EQ(flat.shape(), Shape{elements_});
-  Part& part = buckets_[static_cast<size_t>(bucket)];
-  CHECK(!part.sum.present()) << "bucket " << bucket << " is ready twice";
-  part.terms.Add(Pack(flat, part.ranges, part.elements));
+void GradSync::AddMicroBatch() {
+  const TreeStep step = StepOfTree(added_, micro_batches_);
+  for (Part& part : parts_) {
+    if (part.started) continue;
+    Gather(step, &part);
+    if (step.level < 0) continue;
+    ops::ConvertInto(*part.sum.array(), 1.0f,
+                     &part.partial[static_cast<size_t>(step.level)]);
+  }
+  if (step.level >= 0) ops::Fill(0.0f, &grads_);
+  ++added_;
+}
+
+void GradSync::Ready(int bucket) {
+  CHECK_EQ(added_ + 1, micro_batches_) << "more is added to a bucket";
+  Part& part = parts_[static_cast<size_t>(bucket)];
+  CHECK(!part.started) << "bucket " << bucket << " is ready twice";
+  Gather(StepOfTree(added_, micro_batches_), &part);
   Start(&part);
 }
 
 void GradSync::Start(Part* part) {
-  std::optional<Tensor> sum = part->terms.Take();
-  CHECK(sum.has_value()) << "a step without micro-batches";
-  part->sum = *std::move(sum);
-  if (sum_memory_.present()) {
-    Tensor place =
-        sum_memory_.Cols({part->place, part->place + part->elements});
-    ops::ConvertInto(part->sum, 1.0f, &place);
-    part->sum = std::move(place);
-  }
-  data_->StartAllReduceSum(&part->sum, Purpose::kAdapterGrad);
+  data_->StartAllReduceSum(part->sum.array(), Purpose::kAdapterGrad);
+  part->started = true;
 }
 
-void GradSync::Reduce(Tensor* flat) {
-  CHECK_EQ(flat->shape(), Shape{elements_});
-  for (Part& part : buckets_) {
-    if (!part.sum.present()) Start(&part);
+void GradSync::Reduce() {
+  CHECK_EQ(added_, micro_batches_) << "micro-batches are missing";
+  for (Part& part : parts_) {
+    if (!part.started) Start(&part);
   }
-  data_->JoinSums(flat->device());
-  for (Part& part : buckets_) {
-    Unpack(part.sum, part.ranges, flat);
-    part.sum = {};
+  data_->JoinSums(grads_.device());
+  for (Part& part : parts_) {
+    part.sum.Spread();
+    part.started = false;
   }
-  for (const Shared& shared : shared_) SumShared(shared, flat);
+  for (Shared& shared : shared_) SumShared(&shared);
+  added_ = 0;
 }
 
 // Packed, so that scattered slices still make one sum.
-void GradSync::SumShared(const Shared& shared, Tensor* flat) {
-  if (shared.group->size() == 1) return;
-  if (shared.ranges.size() == 1) {
-    Tensor only = flat->Cols(shared.ranges[0]);
-    shared.group->AllReduceSum(&only, Purpose::kAdapterGrad);
-    return;
-  }
-  int64_t size = 0;
-  for (const Range& range : shared.ranges) size += range.size();
-  Tensor terms = Pack(*flat, shared.ranges, size);
-  shared.group->AllReduceSum(&terms, Purpose::kAdapterGrad);
-  Unpack(terms, shared.ranges, flat);
+void GradSync::SumShared(Shared* shared) {
+  shared->terms.Collect(grads_);
+  shared->group->AllReduceSum(shared->terms.array(), Purpose::kAdapterGrad);
+  shared->terms.Spread();
 }
 
-double GradSync::SquaredNorm(const Tensor& flat) const {
-  CHECK_EQ(flat.shape(), Shape{elements_});
+double GradSync::SquaredNorm() const {
   double norm = 0.0;
   for (const Range& range : counted_) {
-    norm += ops::SquaredNorm(flat.Cols(range));
+    norm += ops::SquaredNorm(grads_.Cols(range));
   }
   tensor_->AllReduceSum(absl::MakeSpan(&norm, 1), Purpose::kLoss);
   return norm;
@@ -221,7 +254,7 @@ double GradSync::SquaredNorm(const Tensor& flat) const {
 
 absl::Status GradSync::VerifyReplicas(absl::string_view what,
                                       const Tensor& flat) const {
-  CHECK_EQ(flat.shape(), Shape{elements_});
+  CHECK_EQ(flat.shape(), grads_.shape());
   absl::Status first = lorica::VerifyReplicas(what, {flat}, *data_);
   // The other groups are asked in any case: their ranks may have seen nothing.
   const auto verify = [&](absl::Span<const Range> ranges, Communicator& group) {

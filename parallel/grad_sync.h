@@ -11,6 +11,7 @@
 #include "parallel/mesh.h"
 #include "parallel/shard_spec.h"
 #include "parallel/tree_sum.h"
+#include "runtime/ops.h"
 #include "runtime/tensor.h"
 
 namespace lorica {
@@ -27,8 +28,8 @@ using Bucket = std::vector<Range>;
 // Sums flat F32 gradients [elements], this rank's slices of all trained
 // parameters. A step is
 //
-//   for each micro-batch: backward adds into `flat`; AddMicroBatch(&flat)
-//   Reduce(&flat)
+//   for each micro-batch: backward adds into the gradients; AddMicroBatch()
+//   Reduce()
 //
 // Micro-batches are added in the tree of tree_sum.h, so data rank d must hold
 // those from d m on, m of them, in order. Then the data group sums the whole
@@ -51,33 +52,30 @@ using Bucket = std::vector<Range>;
 // is best (docs/parallelism.md has the figures).
 class GradSync {
  public:
-  // All ranks of the mesh call it with the same parameters, in one order. The
-  // mesh must outlive it. Every slice lies in a range of one bucket; buckets in
-  // the order in which they are ready. None: everything is one bucket.
-  GradSync(absl::Span<const FlatSlice> slices, int64_t elements,
-           const Mesh& mesh, std::vector<Bucket> buckets = {});
+  // `grads` [elements] F32, dense, and `micro_batches`, at least one, those of
+  // a step on this rank. All ranks of the mesh call it with the same
+  // parameters, in one order. The mesh must outlive it. Every slice lies in a
+  // range of one bucket; buckets in the order in which they are ready. None:
+  // everything is one bucket.
+  GradSync(absl::Span<const FlatSlice> slices, Tensor grads,
+           int64_t micro_batches, const Mesh& mesh,
+           std::vector<Bucket> buckets = {});
 
-  // Before the first step, for flat arrays on `device`, on all ranks: takes
-  // memory from which the library of collectives sums without copies of its
-  // own, where it has such.
-  void TakeSumMemory(Device* device);
+  int num_buckets() const { return static_cast<int>(parts_.size()); }
 
-  int num_buckets() const { return static_cast<int>(buckets_.size()); }
-
-  // Takes the gradient of a micro-batch and leaves zeros, but for buckets that
-  // were Ready.
-  void AddMicroBatch(Tensor* flat);
+  // Takes the gradient of a micro-batch, but for buckets that were Ready, and
+  // leaves zeros if more follow.
+  void AddMicroBatch();
   // In a step's last micro-batch, once nothing more is added to a bucket's
-  // gradient: takes it and starts its sum. Buckets in their order. Reduce must
-  // follow.
-  void Ready(int bucket, const Tensor& flat);
-  // Overwrites `flat` with the sum over this rank's micro-batches (at least
-  // one) and those of the other ranks. All holders of a slice get the same
-  // bits. The next step begins.
-  void Reduce(Tensor* flat);
+  // gradient: takes it and starts its sum. Buckets in their order.
+  void Ready(int bucket);
+  // After the last: leaves the sum over this rank's micro-batches and those of
+  // the other ranks. All holders of a slice get the same bits. The next step
+  // begins, for which the caller brings zeros.
+  void Reduce();
   // Sum of squares of the whole reduced gradient, each element counted once;
   // the same on every rank.
-  double SquaredNorm(const Tensor& flat) const;
+  double SquaredNorm() const;
   // Internal, with `what` and the ranks that differ, unless all ranks that hold
   // an element of `flat` [elements], gradients or what is computed from them,
   // hold the same bits: the data group's ranks everything, the tensor group's
@@ -85,33 +83,53 @@ class GradSync {
   absl::Status VerifyReplicas(absl::string_view what, const Tensor& flat) const;
 
  private:
+  // Ranges of the gradients as one array.
+  class Packed {
+   public:
+    // In `array`, of as many elements as there are; where that is absent in
+    // memory of its own, or where they lie if they are one range.
+    Packed(const std::vector<Range>& ranges, const Tensor& grads, Tensor array);
+
+    // From the gradients into the array, and back.
+    void Collect(const Tensor& grads) const;
+    void Spread() const;
+    Tensor* array() { return &array_; }
+
+   private:
+    Tensor array_;
+    ops::PieceTable into_;  // No pieces: they lie where they belong.
+    ops::PieceTable back_;
+  };
   // Slices that the same tensor ranks hold terms of.
   struct Shared {
     Communicator* group;
     std::vector<Range> ranges;
+    Packed terms;
   };
-  // A bucket's ranges one after another are its packed array.
   struct Part {
-    Bucket ranges;
-    int64_t elements = 0;
-    int64_t place = 0;      // In memory for sums.
-    TreeSum<Tensor> terms;  // Of this rank's micro-batches.
-    Tensor sum;             // Over the data group, once that was started.
+    Packed sum;
+    std::vector<Tensor>
+        partial;           // Sums of micro-batches, by tree_sum.h's level.
+    bool started = false;  // The sum over the data group.
   };
 
   std::vector<Shared> SharedOf(absl::Span<const FlatSlice> slices);
+  void MakeParts(absl::Span<const Bucket> buckets);
+  // Brings a bucket's gradient and the partial sums that it joins together.
+  void Gather(const TreeStep& step, Part* part);
   void Start(Part* part);
-  static void SumShared(const Shared& shared, Tensor* flat);
+  void SumShared(Shared* shared);
 
-  int64_t elements_;
+  Tensor grads_;
+  int64_t micro_batches_;
+  int64_t added_ = 0;  // Of them, in the present step.
   Communicator* tensor_;
   Communicator* data_;
   std::vector<std::unique_ptr<Communicator>> subgroups_;
   std::vector<Shared> shared_;    // In the whole array.
   std::vector<Range> invariant_;  // Whole on every rank, gradient as well.
   std::vector<Range> counted_;    // Of which this rank is the first holder.
-  std::vector<Part> buckets_;
-  Tensor sum_memory_;  // Of all buckets; may be absent.
+  std::vector<Part> parts_;       // One a bucket.
 };
 
 }  // namespace lorica

@@ -22,12 +22,8 @@
 #ifndef LORICA_PARALLEL_TREE_SUM_H_
 #define LORICA_PARALLEL_TREE_SUM_H_
 
+#include <bit>
 #include <cstdint>
-#include <optional>
-#include <utility>
-#include <vector>
-
-#include "runtime/tensor.h"
 
 namespace lorica {
 
@@ -38,43 +34,30 @@ constexpr int64_t TreeSplit(int64_t count) {
   return power;
 }
 
-// *left += right, elementwise for tensors of one shape.
-inline void AddTerm(double right, double* left) { *left += right; }
-void AddTerm(const Tensor& right, Tensor* left);
-
-// T(0, n) of terms given one by one, in index order. Holds one partial sum per
-// set bit of n: those of the complete subtrees so far. A Tensor given away is
-// overwritten.
-template <typename Term>
-class TreeSum {
- public:
-  void Add(Term term) {
-    // A subtree is complete when its right half is: the binary counter.
-    size_t level = 0;
-    for (; level < partial_.size() && partial_[level].has_value(); ++level) {
-      AddTerm(term, &*partial_[level]);
-      term = std::move(*partial_[level]);
-      partial_[level].reset();
-    }
-    if (level == partial_.size()) partial_.emplace_back();
-    partial_[level] = std::move(term);
-  }
-
-  // The sum, and starts again; absent if no term was added.
-  std::optional<Term> Take() {
-    std::optional<Term> sum;
-    for (std::optional<Term>& partial : partial_) {
-      if (!partial.has_value()) continue;
-      if (sum.has_value()) AddTerm(*sum, &*partial);
-      sum = std::move(partial);
-    }
-    partial_.clear();
-    return sum;
-  }
-
- private:
-  std::vector<std::optional<Term>> partial_;  // Of 2^level terms.
+// What becomes of a term of T(0, n) where they come one by one, in index order.
+// There is a partial sum a level, that of level l being of 2^l terms.
+struct TreeStep {
+  // Bit l: the partial sum of level l is added to it, the lowest first, and
+  // there is none any more.
+  uint64_t joined = 0;
+  // It then is the partial sum of this level; after the last term it is T(0, n)
+  // and there is no level.
+  int level = -1;
 };
+
+// Of term `index` of `count`. A subtree is complete when its right half is: the
+// binary counter, whose last carry goes through to the top.
+constexpr TreeStep StepOfTree(int64_t index, int64_t count) {
+  const auto bits = static_cast<uint64_t>(index);
+  if (index + 1 == count) return {.joined = bits};
+  const int level = std::countr_one(bits);
+  return {.joined = (uint64_t{1} << level) - 1, .level = level};
+}
+
+// How many levels there are.
+constexpr int LevelsOfTree(int64_t count) {
+  return static_cast<int>(std::bit_width(static_cast<uint64_t>(count - 1)));
+}
 
 }  // namespace lorica
 

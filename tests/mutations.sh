@@ -13,10 +13,10 @@ root=$PWD
 # What is wrong | file | sed expression | test binary | tests that must fail
 table() {
   cat << 'END'
-replicated factor's tensor sum forgotten|parallel/grad_sync.cc|s/SumShared(shared, flat);/static_cast<void>(shared);/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
+replicated factor's tensor sum forgotten|parallel/grad_sync.cc|s/SumShared(&shared);/static_cast<void>(shared);/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
 A taken for invariant|parallel/shard_spec.cc|s/return {Replicated(), Sharded(0/return {Invariant(), Sharded(0/|parallel_shard_spec_test|ShardSpecTest.AdaptersFollowTheirWeight
 shared key and value slices not summed|parallel/shard_spec.cc|s/if (mine.size() == 0) return rank;/return rank;/|parallel_grad_sync_test|GradSyncTest.EveryTermIsAddedOnce
-tensor ranks summed before data ranks|parallel/grad_sync.cc|s/^  for (const Shared& shared : shared_) SumShared(shared, flat);$//;s/  data_->StartAll/  for (const Shared\& shared : shared_) SumShared(shared, \&part->sum);\n&/|parallel_grad_sync_test|GradSyncTest.DataRanksAndAccumulationChangeNoBit
+tensor ranks summed before data ranks|parallel/grad_sync.cc|s/^  for (Shared& shared : shared_) SumShared(&shared);$//;s/  data_->StartAll/  for (Shared\& shared : shared_) SumShared(\&shared);\n&/|parallel_grad_sync_test|GradSyncTest.DataRanksAndAccumulationChangeNoBit
 sum in order of arrival|parallel/communicator.cc|s/    combine(received,/    std::vector<const void*> late(received); std::rotate(late.begin(), late.begin() + rank(), late.end()); combine(late,/|parallel_local_communicator_test|*SumsFollowTheTree*
 sum from left to right|parallel/tree_sum.h|s/while (2 \* power < count) power \*= 2;/power = count - 1;/|parallel_tree_sum_test|TreeSumTest.NumberOfRanksChangesNoBit
 one slot instead of two|parallel/shared_transport.cc|s/calls_ % 2/calls_ * 0/|parallel_local_communicator_test|*CollectivesFollowEachOtherClosely*
@@ -40,7 +40,7 @@ summed layer's bias on every rank|model/params.cc|s/Range{outputs, outputs});/Ra
 learned positions on every rank|model/params.cc|s/Sharded(0, split.positions)/Invariant()/|model_gpt_golden_test|*GptGoldenTest.*heads_7_gpt2*
 transposed weights taken as they lie|model/weight_source.cc|s/from = block.data() + o;/from = block.data() + o * count;/;s/from\[i \* outputs\]/from[i]/|model_families_gpt2_test|Gpt2WeightsTest.SlicesAreThoseOfTheTransposedFile
 dX of a column-parallel layer not summed|model/plans.h|s/{Layout::kInvariant, Layout::kReplicated}/Stay(Layout::kInvariant)/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
-replicated factor's sum forgotten in training|parallel/grad_sync.cc|s/SumShared(shared, flat);/static_cast<void>(shared);/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
+replicated factor's sum forgotten in training|parallel/grad_sync.cc|s/SumShared(&shared);/static_cast<void>(shared);/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 A taken for invariant in training|parallel/shard_spec.cc|s/return {Replicated(), Sharded(0/return {Invariant(), Sharded(0/|model_parallel_meshes_test|MeshesTest.EveryMeshTrainsAsOneRankWithinTheRoundingBound
 a sum of its own for x A'|model/layers/lora_linear.cc|s/const bool kept = keep/Tensor sum = ops::Convert(result.xa, DType::kF32); group_->AllReduceSum(\&sum, Purpose::kActivation); &/|model_parallel_traffic_test|TrafficTest.AnAdapterAddsNoCollectiveAndNoByteToAMicroBatch
 a started sum follows nothing|parallel/nccl_communicator.cc|/^void NcclGroup::StartAllReduceSum/,/^}/s/  Follow(tensor);//|parallel_nccl_communicator_test|NcclCommunicatorTest.StartedSumsAreThereOnceJoined
@@ -67,7 +67,7 @@ nothing lies in a border|model/gpt.cc|s/if (adapted) resident->MoveInto/if (fals
 no room beside the gradient of the stream|model/gpt.cc|s/GradRoom(adapter), losses/0, losses/|launch_cuda_trainer_test|CudaTrainerTest.AResident*
 losses read chunk by chunk|model/layers/loss.cc|s/    ops::LogitGrad(kept, stats/    static_cast<void>(stats.ToHost<float>());\n&/|launch_cuda_trainer_test|CudaTrainerTest.OneRankWaits*
 statistics of tensor ranks merged on the host|model/layers/loss.cc|s/AllGatherRows(slice, rows/AllGatherRows(Tensor::FromHost<float>(h.device(), slice.shape(), slice.ToHost<float>()), rows/|launch_cuda_trainer_test|CudaTrainerTest.TensorRanks*
-gradients summed every micro-batch|parallel/grad_sync.cc|s/    part.terms.Add(Pack(\*flat/    data_->AllReduceSum(flat, Purpose::kAdapterGrad); &/|model_parallel_traffic_test|TrafficTest.AStepSumsAdapterGradientsOnceWhateverTheAccumulation
+gradients summed every micro-batch|parallel/grad_sync.cc|s/^  if (step.level >= 0) ops::Fill/  data_->AllReduceSum(\&grads_, Purpose::kAdapterGrad);\n&/|model_parallel_traffic_test|TrafficTest.AStepSumsAdapterGradientsOnceWhateverTheAccumulation
 replicas drift unseen|parallel/grad_sync.cc|s/  for (const Shared& shared : shared_) verify(.*/  static_cast<void>(shared_);/|parallel_grad_sync_test|GradSyncTest.AReplicaThatDiffersIsNamedWhereItIsShared
 threads for every core of the host|parallel/cpu_share.cc|s/std::max<std::ptrdiff_t>(1, sharers)/1/|parallel_cpu_share_test|CpuShareTest.AChosenBindingIsKept
 tensor groups torn apart|parallel/mesh.cc|s/return gains ? order : same;/return same;/|parallel_mesh_test|MeshTest.TensorGroupsStayOnAHostWhereTheyFit

@@ -71,6 +71,11 @@ std::vector<Bucket> BucketsOf(const Adapter& adapter, int64_t num_layers,
   return buckets;
 }
 
+int64_t MicroBatchesOfARank(const RunConfig& config, const Session& session) {
+  return config.train.global_batch / config.train.micro_batch /
+         session.mesh().data().size();
+}
+
 // Of activations, beyond the memory that was taken for them.
 int64_t UnplannedBytes(const Allocator* activations) {
   return activations != nullptr
@@ -103,12 +108,12 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
       adapter_(adapter),
       rows_(std::move(rows)),
       targets_(std::move(targets)),
-      sync_(SlicesOf(*adapter), adapter->elements(), session.mesh(),
+      sync_(SlicesOf(*adapter), *adapter->grads(),
+            MicroBatchesOfARank(config, session), session.mesh(),
             BucketsOf(*adapter, gpt.config().num_layers,
                       config.mesh.gradient_bucket_bytes, &bucket_layers_)),
       position_(std::move(position)),
       activations_(activations) {
-  sync_.TakeSumMemory(session.device());
   if (config.pass_graphs > 0) {
     recordings_.emplace(gpt, *adapter, config.recompute, session.device(),
                         config.pass_graphs, activations);
@@ -204,8 +209,8 @@ void Trainer::RollBack() {
 Trainer::BatchLoss Trainer::Accumulate(int64_t first_row, int64_t targets) {
   const TrainOptions& train = config_.train;
   Communicator& data = session_.mesh().data();
-  const int64_t micro_batches = train.global_batch / train.micro_batch;
-  const int64_t mine = micro_batches / data.size();
+  const int64_t mine = MicroBatchesOfARank(config_, session_);
+  const int64_t micro_batches = mine * data.size();
   // A slot for each micro-batch of the global batch, filled by its owner; the
   // last one counts tokens.
   std::vector<double> losses(static_cast<size_t>(micro_batches) + 1, 0.0);
@@ -217,7 +222,7 @@ Trainer::BatchLoss Trainer::Accumulate(int64_t first_row, int64_t targets) {
         MicroBatch(batch, 1.0f / static_cast<float>(targets),
                    i + 1 < mine ? Follows::kMore : Follows::kNothing));
     losses.back() += static_cast<double>(batch.tokens.size());
-    sync_.AddMicroBatch(adapter_->grads());
+    sync_.AddMicroBatch();
   }
   Reduce();
   // The device has the whole batch before the host waits for it.
@@ -249,7 +254,7 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
                                             .steps = train.steps,
                                             .schedule = train.schedule},
                                            step),
-             .grad_norm = std::sqrt(sync_.SquaredNorm(*adapter_->grads())),
+             .grad_norm = std::sqrt(sync_.SquaredNorm()),
              .target_tokens = targets,
              .tokens = batch.tokens};
   result.anomaly = AnomalyOf(metrics.loss, metrics.grad_norm,
@@ -286,7 +291,7 @@ TokenBatch Trainer::Rows(int64_t first) const {
 
 void Trainer::Reduce() {
   const Span span(SpanKind::kPhase, "reduce");
-  sync_.Reduce(adapter_->grads());
+  sync_.Reduce();
 }
 
 LayersDone Trainer::BucketsDone() {
@@ -294,8 +299,7 @@ LayersDone Trainer::BucketsDone() {
             const auto found =
                 std::find(bucket_layers_.begin(), bucket_layers_.end(), layer);
             if (found == bucket_layers_.end()) return;
-            sync_.Ready(static_cast<int>(found - bucket_layers_.begin()),
-                        *adapter_->grads());
+            sync_.Ready(static_cast<int>(found - bucket_layers_.begin()));
           }};
 }
 

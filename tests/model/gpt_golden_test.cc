@@ -155,9 +155,9 @@ TEST_P(GptGoldenTest, LossesAndGradientsAreThoseOfPeft) {
       slices.push_back(
           {factor.shard, {factor.offset, factor.offset + factor.elements}});
     }
-    GradSync sync(slices, grads->elements(), *mesh);
-    sync.AddMicroBatch(grads);
-    sync.Reduce(grads);
+    GradSync sync(slices, *grads, 1, *mesh);
+    sync.AddMicroBatch();
+    sync.Reduce();
     for (const Factor& factor : run.adapter()->factors()) {
       const bool is_a = factor.kind == Factor::Kind::kA;
       const std::string name = adapter + ".grad.base_model.model." +

@@ -80,9 +80,10 @@ Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact,
   const std::unique_ptr<Device> device = OpenTestDevice();
   const int tensor_rank = mesh.tensor().rank();
   const Flat layout = LayOut(tensor_rank, mesh.tensor().size());
-  GradSync sync(layout.slices, layout.elements, mesh,
+  const Tensor flat =
+      Tensor::Zeros(device.get(), {layout.elements}, DType::kF32);
+  GradSync sync(layout.slices, flat, micro_batches, mesh,
                 BucketsOf(layout, buckets));
-  Tensor flat = Tensor::Zeros(device.get(), {layout.elements}, DType::kF32);
   for (int64_t m = 0; m < micro_batches; ++m) {
     std::vector<float> values = flat.ToHost<float>();
     for (size_t p = 0; p < layout.slices.size(); ++p) {
@@ -100,17 +101,17 @@ Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact,
     }
     flat.CopyFrom(values.data());
     if (m + 1 == micro_batches && buckets == Buckets::kThreeOfWhichSomeReady) {
-      sync.Ready(0, flat);
-      sync.Ready(1, flat);
+      sync.Ready(0);
+      sync.Ready(1);
     }
-    sync.AddMicroBatch(&flat);
+    sync.AddMicroBatch();
   }
-  sync.Reduce(&flat);
+  sync.Reduce();
   Result result;
   for (const FlatSlice& slice : layout.slices) {
     result.params.push_back(flat.Cols(slice.range).ToHost<float>());
   }
-  result.squared_norm = sync.SquaredNorm(flat);
+  result.squared_norm = sync.SquaredNorm();
   return result;
 }
 
@@ -221,7 +222,9 @@ std::vector<std::string> ToldOn(int data, int tensor, int odd, int param) {
   OnMesh(data, tensor, [&](const Mesh& mesh) {
     const std::unique_ptr<Device> device = OpenTestDevice();
     const Flat layout = LayOut(mesh.tensor().rank(), tensor);
-    const GradSync sync(layout.slices, layout.elements, mesh);
+    const GradSync sync(
+        layout.slices,
+        Tensor::Zeros(device.get(), {layout.elements}, DType::kF32), 1, mesh);
     std::vector<float> values(static_cast<size_t>(layout.elements), 0.0f);
     for (const FlatSlice& slice : layout.slices) {
       // Shared slices hold what the ranks share, others what they please.
@@ -269,17 +272,19 @@ TEST(GradSyncDeathTest, EverySliceNeedsABucket) {
   ASSERT_TRUE(mesh.ok());
   const std::vector<FlatSlice> slices = {{Replicated(), {0, 4}},
                                          {Replicated(), {4, 8}}};
-  EXPECT_DEATH(GradSync(slices, 8, *mesh, {{{0, 4}}, {{5, 8}}}),
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const Tensor flat = Tensor::Zeros(device.get(), {8}, DType::kF32);
+  EXPECT_DEATH(GradSync(slices, flat, 1, *mesh, {{{0, 4}}, {{5, 8}}}),
                "no bucket holds the slice");
 }
 
-TEST(GradSyncDeathTest, AStepNeedsAMicroBatch) {
+TEST(GradSyncDeathTest, AStepNeedsItsMicroBatches) {
   const absl::StatusOr<Mesh> mesh = Mesh::Create({}, LoneCommunicator());
   ASSERT_TRUE(mesh.ok());
   const std::unique_ptr<Device> device = OpenTestDevice();
-  Tensor flat = Tensor::Zeros(device.get(), {4}, DType::kF32);
-  GradSync sync({}, 4, *mesh);
-  EXPECT_DEATH(sync.Reduce(&flat), "a step without micro-batches");
+  GradSync sync({}, Tensor::Zeros(device.get(), {4}, DType::kF32), 2, *mesh);
+  sync.AddMicroBatch();
+  EXPECT_DEATH(sync.Reduce(), "micro-batches are missing");
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 #include "parallel/tree_sum.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <utility>
 #include <vector>
 
 #include "runtime/random.h"
@@ -34,10 +36,32 @@ std::vector<float> TreeOf(int64_t count) {
   return sums;
 }
 
-Tensor TermOf(Device* device, int64_t term) {
-  std::vector<float> values;
-  for (int64_t i = 0; i < kElements; ++i) values.push_back(Element(term, i));
-  return Tensor::FromHost<float>(device, {kElements}, values);
+// As one who is given the terms first .. first + count - 1 one by one.
+std::vector<float> OneByOne(int64_t first, int64_t count) {
+  using Sum = std::vector<float>;
+  std::vector<Sum> partial(static_cast<size_t>(LevelsOfTree(count)));
+  for (int64_t t = 0; t < count; ++t) {
+    Sum term;
+    for (int64_t i = 0; i < kElements; ++i) {
+      term.push_back(Element(first + t, i));
+    }
+    const TreeStep step = StepOfTree(t, count);
+    for (size_t level = 0; level < partial.size(); ++level) {
+      if ((step.joined >> level & 1) == 0) continue;
+      const Sum joined = std::exchange(partial[level], {});
+      EXPECT_EQ(std::ssize(joined), kElements) << t << " of " << count;
+      for (size_t i = 0; i < joined.size(); ++i) term[i] += joined[i];
+    }
+    if (step.level < 0) {
+      EXPECT_EQ(t + 1, count);
+      EXPECT_THAT(partial, testing::Each(testing::IsEmpty()));
+      return term;
+    }
+    Sum& place = partial.at(static_cast<size_t>(step.level));
+    EXPECT_THAT(place, testing::IsEmpty()) << t << " of " << count;
+    place = std::move(term);
+  }
+  return {};
 }
 
 TEST(TreeSumTest, TheLeftBranchIsTheLargestPowerOfTwo) {
@@ -50,25 +74,8 @@ TEST(TreeSumTest, TheLeftBranchIsTheLargestPowerOfTwo) {
 }
 
 TEST(TreeSumTest, TermsOneByOneMakeTheTree) {
-  const std::unique_ptr<Device> device = OpenTestDevice();
   for (int64_t count = 1; count <= 17; ++count) {
-    TreeSum<Tensor> tree;
-    for (int64_t t = 0; t < count; ++t) tree.Add(TermOf(device.get(), t));
-    EXPECT_EQ(tree.Take()->ToHost<float>(), TreeOf(count)) << count;
-    EXPECT_FALSE(tree.Take().has_value());
-  }
-}
-
-TEST(TreeSumTest, ScalarsAddInTheSameOrder) {
-  for (int64_t count = 1; count <= 9; ++count) {
-    TreeSum<double> tree;
-    for (int64_t t = 0; t < count; ++t) tree.Add(Element(t, 0));
-    const auto sum = [](const auto& self, int64_t first, int64_t n) -> double {
-      if (n == 1) return Element(first, 0);
-      return self(self, first, TreeSplit(n)) +
-             self(self, first + TreeSplit(n), n - TreeSplit(n));
-    };
-    EXPECT_EQ(tree.Take(), sum(sum, 0, count));
+    EXPECT_EQ(OneByOne(0, count), TreeOf(count)) << count;
   }
 }
 
@@ -84,11 +91,8 @@ TEST(TreeSumTest, NumberOfRanksChangesNoBit) {
     const std::vector<float> expected = TreeOf(ranks * micro_batches);
     RunRanks(ranks, [&, n = micro_batches](std::unique_ptr<Communicator> data) {
       const std::unique_ptr<Device> device = OpenTestDevice();
-      TreeSum<Tensor> tree;
-      for (int64_t t = 0; t < n; ++t) {
-        tree.Add(TermOf(device.get(), data->rank() * n + t));
-      }
-      Tensor sum = *tree.Take();
+      Tensor sum = Tensor::FromHost<float>(device.get(), {kElements},
+                                           OneByOne(data->rank() * n, n));
       data->AllReduceSum(&sum, Purpose::kAdapterGrad);
       EXPECT_EQ(sum.ToHost<float>(), expected) << data->size();
     });

@@ -135,8 +135,8 @@ std::map<std::string, std::vector<float>> FirstStep(const SplitOptions& options,
     slices.push_back(
         {factor.shard, {factor.offset, factor.offset + factor.elements}});
   }
-  GradSync sync(slices, adapter.elements(), mesh);
   const int64_t mine = options.micro_batches / mesh.data().size();
+  GradSync sync(slices, *adapter.grads(), mine, mesh);
   std::vector<float> losses;
   std::vector<float> dx_rows;
   for (int64_t i = 0; i < mine; ++i) {
@@ -154,9 +154,9 @@ std::map<std::string, std::vector<float>> FirstStep(const SplitOptions& options,
     std::vector<float> rows = dx.ToFloats();
     if (options.mesh.tensor_sequence) rows = Concatenate(rows, mesh.tensor());
     dx_rows.insert(dx_rows.end(), rows.begin(), rows.end());
-    sync.AddMicroBatch(adapter.grads());
+    sync.AddMicroBatch();
   }
-  sync.Reduce(adapter.grads());
+  sync.Reduce();
   auto gradients = GatherFactors(adapter, *adapter.grads(), "d", mesh);
   gradients["loss"] = Concatenate(losses, mesh.data());
   gradients["dX"] = Concatenate(dx_rows, mesh.data());
