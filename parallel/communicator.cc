@@ -34,6 +34,7 @@ auto SumOf(DType dtype) {
     case DType::kI64:
       return SumTerms<int64_t>;
     case DType::kF16:
+    case DType::kF64:
       break;
   }
   LOG(FATAL) << "no sum over ranks of " << dtype;

@@ -131,6 +131,7 @@ GradSync::GradSync(absl::Span<const FlatSlice> slices, Tensor grads,
     }
   }
   counted_ = Join(std::move(counted_), slices);
+  norms_ = Tensor::Empty(grads_.device(), {std::ssize(counted_)}, DType::kF64);
   shared_ = SharedOf(slices);
   CheckHeld(slices, buckets);
   for (Bucket& bucket : buckets) bucket = Join(std::move(bucket), slices);
@@ -233,6 +234,11 @@ void GradSync::Reduce() {
     part.started = false;
   }
   for (Shared& shared : shared_) SumShared(&shared);
+  for (size_t i = 0; i < counted_.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    Tensor norm = norms_.Cols({at, at + 1});
+    ops::SquaredNorm(grads_.Cols(counted_[i]), &norm);
+  }
   added_ = 0;
 }
 
@@ -245,9 +251,7 @@ void GradSync::SumShared(Shared* shared) {
 
 double GradSync::SquaredNorm() const {
   double norm = 0.0;
-  for (const Range& range : counted_) {
-    norm += ops::SquaredNorm(grads_.Cols(range));
-  }
+  for (const double part : norms_.ToHost<double>()) norm += part;
   tensor_->AllReduceSum(absl::MakeSpan(&norm, 1), Purpose::kLoss);
   return norm;
 }

@@ -73,8 +73,8 @@ class GradSync {
   // the other ranks. All holders of a slice get the same bits. The next step
   // begins, for which the caller brings zeros.
   void Reduce();
-  // Sum of squares of the whole reduced gradient, each element counted once;
-  // the same on every rank.
+  // Sum of squares of the whole gradient that Reduce left, each element counted
+  // once; the same on every rank. Waits for the device.
   double SquaredNorm() const;
   // Internal, with `what` and the ranks that differ, unless all ranks that hold
   // an element of `flat` [elements], gradients or what is computed from them,
@@ -129,6 +129,7 @@ class GradSync {
   std::vector<Shared> shared_;    // In the whole array.
   std::vector<Range> invariant_;  // Whole on every rank, gradient as well.
   std::vector<Range> counted_;    // Of which this rank is the first holder.
+  Tensor norms_;                  // Sums of the squares of each.
   std::vector<Part> parts_;       // One a bucket.
 };
 

@@ -320,20 +320,31 @@ struct LogitGradArgs {
   int64_t tile = 0;
 };
 
-// One AdamW step over flat dense F32 arrays, PyTorch's arithmetic. Loshchilov
-// and Hutter 2019. The gradient is multiplied by grad_scale first (clipping).
+// What a step of AdamW takes beside its arrays. It lies on the device, so that
+// a recorded step (runtime/recording.h) finds that of the day there.
+struct AdamWNumbers {
+  float grad_scale;  // Of the gradient, before all else (clipping).
+  float beta1;
+  float beta2;
+  float epsilon;
+  float rate;         // The learning rate / (1 - beta1^step).
+  float root;         // 1 / sqrt(1 - beta2^step).
+  float value_scale;  // 1 - the learning rate * the weight decay.
+};
+
+// One AdamW step over flat dense F32 arrays, PyTorch's arithmetic:
+//
+//   m += (1 - beta1) (g - m)      g = grad_scale grad
+//   v = beta2 v + (1 - beta2) g^2
+//   value = value_scale value - rate m / (root sqrt(v) + epsilon)
+//
+// Loshchilov and Hutter 2019.
 struct AdamWArgs {
   View value;
   View grad;
   View m;
   View v;
-  float learning_rate = 0.0f;
-  float beta1 = 0.9f;
-  float beta2 = 0.999f;
-  float epsilon = 1e-8f;
-  float weight_decay = 0.0f;
-  float grad_scale = 1.0f;
-  int64_t step = 1;  // Counts from 1.
+  View numbers;  // [sizeof(AdamWNumbers) / 4] F32: one AdamWNumbers.
 };
 
 // An ordered stream of work on one device and the scratch memory that goes
@@ -428,8 +439,8 @@ struct Backend {
   Entry<void(Queue*, const ScatterPiecesArgs&)> scatter_pieces;
   // y += x; types may differ.
   Entry<void(Queue*, View x, View y)> add;
-  // *result = the sum of squares of a dense F32 array, in a fixed order.
-  Entry<void(Queue*, View x, double* result)> squared_norm;
+  // y [1] F64 = the sum of squares of a dense F32 array, in a fixed order.
+  Entry<void(Queue*, View x, View y)> squared_norm;
 
   Entry<void(Queue*, const MatmulArgs&)> matmul;
   Entry<void(Queue*, const LoraForwardArgs&)> lora_forward;

@@ -9,8 +9,9 @@
 
 namespace lorica {
 
-// kF16 is a storage type of files; arithmetic knows kF32 and kBF16.
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64 };
+// kF16 is a storage type of files and kF64 that of a few sums; arithmetic knows
+// kF32 and kBF16.
+enum class DType : uint8_t { kF32, kBF16, kF16, kF64, kI32, kI64 };
 
 constexpr size_t SizeOf(DType dtype) {
   switch (dtype) {
@@ -20,6 +21,7 @@ constexpr size_t SizeOf(DType dtype) {
     case DType::kBF16:
     case DType::kF16:
       return 2;
+    case DType::kF64:
     case DType::kI64:
       return 8;
   }
@@ -34,6 +36,8 @@ constexpr const char* NameOf(DType dtype) {
       return "BF16";
     case DType::kF16:
       return "F16";
+    case DType::kF64:
+      return "F64";
     case DType::kI32:
       return "I32";
     case DType::kI64:
@@ -86,6 +90,10 @@ struct DTypeOf<float> {
 template <>
 struct DTypeOf<BFloat16> {
   static constexpr DType value = DType::kBF16;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::kF64;
 };
 template <>
 struct DTypeOf<int32_t> {

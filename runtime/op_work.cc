@@ -181,8 +181,6 @@ Work WorkOf(View x, float, View y) { return {.bytes = BytesOf({x, y})}; }
 
 Work WorkOf(View x, View y) { return {.bytes = BytesOf({x, y, y})}; }
 
-Work WorkOf(View x, double*) { return {.bytes = BytesOf(x)}; }
-
 Work WorkOf(void*, const void*, size_t bytes) {
   return {.bytes = 2.0 * static_cast<double>(bytes)};
 }

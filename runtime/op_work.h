@@ -39,8 +39,7 @@ Work WorkOf(const AdamWArgs& args);
 // The entries that take no struct.
 Work WorkOf(View y, float value);          // fill
 Work WorkOf(View x, float scale, View y);  // convert
-Work WorkOf(View x, View y);               // add
-Work WorkOf(View x, double* result);       // squared_norm
+Work WorkOf(View x, View y);               // add, squared_norm
 // copy_in and copy_out
 Work WorkOf(void* dst, const void* src, size_t bytes);
 

@@ -1,5 +1,6 @@
 #include "runtime/ops.h"
 
+#include <cmath>
 #include <cstring>
 #include <initializer_list>
 #include <utility>
@@ -72,13 +73,11 @@ void AddInto(const Tensor& x, Tensor* y) {
   BackendOf(x).add(QueueOf(x), x.view(), y->view());
 }
 
-double SquaredNorm(const Tensor& x) {
+void SquaredNorm(const Tensor& x, Tensor* norm) {
   CHECK_EQ(x.dtype(), DType::kF32);
   CHECK(x.dense());
-  double result = 0.0;
-  BackendOf(x).squared_norm(QueueOf(x), x.view(), &result);
-  x.device()->Synchronize();
-  return result;
+  CheckShape(*norm, {1}, DType::kF64);
+  BackendOf(x).squared_norm(QueueOf(x), x.view(), norm->view());
 }
 
 RmsNormResult RmsNorm(const Tensor& x, const Tensor& delta,
@@ -397,19 +396,33 @@ void LogitGrad(const KeptExps& kept, const Tensor& stats, const HeadSlice& head,
                                            .tile = BackendOf(*dh).logit_tile});
 }
 
-void AdamW(const AdamWArgs& hyper, const Tensor& grad, Tensor* value, Tensor* m,
+// The bias corrections are taken in double, as 1 - beta^step cancels.
+AdamWNumbers NumbersOf(const AdamWStep& step) {
+  const auto steps = static_cast<double>(step.step);
+  const double correction1 = 1.0 - std::pow(double{step.beta1}, steps);
+  const double correction2 = 1.0 - std::pow(double{step.beta2}, steps);
+  return {.grad_scale = step.grad_scale,
+          .beta1 = step.beta1,
+          .beta2 = step.beta2,
+          .epsilon = step.epsilon,
+          .rate = static_cast<float>(step.learning_rate / correction1),
+          .root = static_cast<float>(1.0 / std::sqrt(correction2)),
+          .value_scale = 1.0f - step.learning_rate * step.weight_decay};
+}
+
+void AdamW(const Tensor& numbers, const Tensor& grad, Tensor* value, Tensor* m,
            Tensor* v) {
   for (const Tensor* t : std::initializer_list<const Tensor*>{&grad, m, v}) {
     CheckSame(*t, *value);
     CHECK(t->dense());
   }
   CHECK_EQ(value->dtype(), DType::kF32);
-  AdamWArgs args = hyper;
-  args.value = value->view();
-  args.grad = grad.view();
-  args.m = m->view();
-  args.v = v->view();
-  BackendOf(grad).adamw(QueueOf(grad), args);
+  CheckShape(numbers, kAdamWNumbersShape, DType::kF32);
+  BackendOf(grad).adamw(QueueOf(grad), {.value = value->view(),
+                                        .grad = grad.view(),
+                                        .m = m->view(),
+                                        .v = v->view(),
+                                        .numbers = numbers.view()});
 }
 
 }  // namespace lorica::ops

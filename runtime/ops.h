@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "runtime/backend.h"
 #include "runtime/tensor.h"
 
 namespace lorica::ops {
@@ -36,8 +37,8 @@ struct PieceTable {
 PieceTable MakePieceTable(std::vector<Piece> pieces);
 // From `x` [N] F32, in which all of the pieces lie.
 void ScatterPieces(const Tensor& x, const PieceTable& table);
-// Sum of squares of a dense F32 tensor; blocks.
-double SquaredNorm(const Tensor& x);
+// `norm` [1] F64 = the sum of squares of a dense F32 tensor.
+void SquaredNorm(const Tensor& x, Tensor* norm);
 
 Tensor MatmulNN(const Tensor& a, const Tensor& b);
 Tensor MatmulNT(const Tensor& a, const Tensor& b);
@@ -195,7 +196,22 @@ void LogitGrad(const KeptExps& kept, const Tensor& stats, const HeadSlice& head,
                const Tensor& targets, float scale, const Tensor& times,
                Tensor* dh);
 
-void AdamW(const AdamWArgs& hyper, const Tensor& grad, Tensor* value, Tensor* m,
+// A step of PyTorch's AdamW.
+struct AdamWStep {
+  float learning_rate = 0.0f;
+  float beta1 = 0.9f;
+  float beta2 = 0.999f;
+  float epsilon = 1e-8f;
+  float weight_decay = 0.0f;
+  float grad_scale = 1.0f;  // Of the gradient, before all else (clipping).
+  int64_t step = 1;         // Counts from 1.
+};
+AdamWNumbers NumbersOf(const AdamWStep& step);
+// What tensors of AdamWNumbers are made of.
+inline constexpr Shape kAdamWNumbersShape = {sizeof(AdamWNumbers) /
+                                             sizeof(float)};
+// `numbers` of that shape, F32; the others flat, dense and F32.
+void AdamW(const Tensor& numbers, const Tensor& grad, Tensor* value, Tensor* m,
            Tensor* v);
 
 }  // namespace lorica::ops

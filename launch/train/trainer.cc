@@ -113,6 +113,8 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
             BucketsOf(*adapter, gpt.config().num_layers,
                       config.mesh.gradient_bucket_bytes, &bucket_layers_)),
       position_(std::move(position)),
+      adamw_numbers_(Tensor::Empty(session.device(), ops::kAdamWNumbersShape,
+                                   DType::kF32)),
       activations_(activations) {
   if (config.pass_graphs > 0) {
     recordings_.emplace(gpt, *adapter, config.recompute, session.device(),
@@ -335,12 +337,14 @@ void Trainer::Update(int64_t step, double grad_norm, double learning_rate) {
   // As PyTorch's clip_grad_norm_.
   const double clip =
       limit > 0.0 ? std::min(1.0, limit / (grad_norm + 1e-6)) : 1.0;
-  ops::AdamW({.learning_rate = static_cast<float>(learning_rate),
-              .weight_decay = static_cast<float>(config_.train.weight_decay),
-              .grad_scale = static_cast<float>(clip),
-              .step = step},
-             *adapter_->grads(), adapter_->values(), adapter_->first_moments(),
-             adapter_->second_moments());
+  const AdamWNumbers numbers = ops::NumbersOf(
+      {.learning_rate = static_cast<float>(learning_rate),
+       .weight_decay = static_cast<float>(config_.train.weight_decay),
+       .grad_scale = static_cast<float>(clip),
+       .step = step});
+  adamw_numbers_.CopyFrom(&numbers);
+  ops::AdamW(adamw_numbers_, *adapter_->grads(), adapter_->values(),
+             adapter_->first_moments(), adapter_->second_moments());
   adapter_->Refresh();
 }
 

@@ -123,6 +123,7 @@ class Trainer {
   std::vector<int64_t> bucket_layers_;  // That complete them.
   GradSync sync_;
   TrainingPosition position_;
+  Tensor adamw_numbers_;          // Those of the present step.
   Allocator* activations_;        // May be null.
   std::optional<Backup> backup_;  // Where train.on_anomaly rolls back.
   std::optional<PassRecordings> recordings_;

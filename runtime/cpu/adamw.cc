@@ -1,4 +1,3 @@
-#include <cmath>
 #include <cstdint>
 
 #include "runtime/cpu/kernels.h"
@@ -13,22 +12,17 @@
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-// The bias corrections are taken in double, as 1 - beta^step cancels.
 void AdamWSpan(const AdamWArgs& args, Range range) {
-  const auto step = static_cast<double>(args.step);
-  const double correction1 = 1.0 - std::pow(double{args.beta1}, step);
-  const double correction2 = 1.0 - std::pow(double{args.beta2}, step);
+  const auto& numbers = *args.numbers.As<const AdamWNumbers>();
   const Floats d;
-  const auto decay = hn::Set(d, 1.0f - args.learning_rate * args.weight_decay);
-  const auto rate =
-      hn::Set(d, static_cast<float>(args.learning_rate / correction1));
-  const auto root2 =
-      hn::Set(d, static_cast<float>(1.0 / std::sqrt(correction2)));
-  const auto epsilon = hn::Set(d, args.epsilon);
-  const auto grad_scale = hn::Set(d, args.grad_scale);
-  const auto beta2 = hn::Set(d, args.beta2);
-  const auto rest1 = hn::Set(d, 1.0f - args.beta1);
-  const auto rest2 = hn::Set(d, 1.0f - args.beta2);
+  const auto value_scale = hn::Set(d, numbers.value_scale);
+  const auto rate = hn::Set(d, numbers.rate);
+  const auto root = hn::Set(d, numbers.root);
+  const auto epsilon = hn::Set(d, numbers.epsilon);
+  const auto grad_scale = hn::Set(d, numbers.grad_scale);
+  const auto beta2 = hn::Set(d, numbers.beta2);
+  const auto rest1 = hn::Set(d, 1.0f - numbers.beta1);
+  const auto rest2 = hn::Set(d, 1.0f - numbers.beta2);
   float* value = args.value.As<float>() + range.begin;
   const float* grad = args.grad.As<const float>() + range.begin;
   float* m = args.m.As<float>() + range.begin;
@@ -39,8 +33,8 @@ void AdamWSpan(const AdamWArgs& args, Range range) {
     const auto m1 = hn::MulAdd(hn::Sub(g, m0), rest1, m0);
     const auto v1 =
         hn::MulAdd(hn::Mul(g, g), rest2, hn::Mul(Load(v + i, lanes), beta2));
-    const auto below = hn::MulAdd(hn::Sqrt(v1), root2, epsilon);
-    const auto decayed = hn::Mul(Load(value + i, lanes), decay);
+    const auto below = hn::MulAdd(hn::Sqrt(v1), root, epsilon);
+    const auto decayed = hn::Mul(Load(value + i, lanes), value_scale);
     Store(m1, m + i, lanes);
     Store(v1, v + i, lanes);
     Store(hn::NegMulAdd(rate, hn::Div(m1, below), decayed), value + i, lanes);

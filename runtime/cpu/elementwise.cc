@@ -142,7 +142,7 @@ void Add(Queue* queue, View x, View y) {
            });
 }
 
-void SquaredNorm(Queue* queue, View x, double* result) {
+void SquaredNorm(Queue* queue, View x, View y) {
   const int64_t n = x.elements();
   const int64_t blocks = (n + kNormBlock - 1) / kNormBlock;
   double* partial = queue->ScratchFor<double>(ScratchUse::kPartials, blocks);
@@ -153,8 +153,9 @@ void SquaredNorm(Queue* queue, View x, double* result) {
           data + i, std::min(kNormBlock, range.end - i));
     }
   });
-  *result = 0.0;
-  for (int64_t i = 0; i < blocks; ++i) *result += partial[i];
+  double& sum = *y.As<double>();
+  sum = 0.0;
+  for (int64_t i = 0; i < blocks; ++i) sum += partial[i];
 }
 
 }  // namespace lorica::cpu

@@ -14,7 +14,7 @@ void Fill(Queue* queue, View y, float value);
 void Convert(Queue* queue, View x, float scale, View y);
 void ScatterPieces(Queue* queue, const ScatterPiecesArgs& args);
 void Add(Queue* queue, View x, View y);
-void SquaredNorm(Queue* queue, View x, double* result);
+void SquaredNorm(Queue* queue, View x, View y);
 
 // matmul.cc
 void Matmul(Queue* queue, const MatmulArgs& args);

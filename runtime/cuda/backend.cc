@@ -85,11 +85,6 @@ int64_t FreeMemory(Queue*) {
 
 Recorder* RecorderOf(Queue* queue) { return &Of(queue)->recorder; }
 
-void SquaredNorm(Queue* queue, View x, double* result) {
-  cuda::SquaredNormInto(queue, x, Of(queue)->norm);
-  CopyOut(queue, result, Of(queue)->norm, sizeof(*result));
-}
-
 void Attention(Queue* queue, const AttentionArgs& args) {
   if (!Of(queue)->attention->Forward(queue, args)) cuda::Attention(queue, args);
 }
@@ -134,7 +129,7 @@ constexpr Backend kCudaBackend = {
     .convert = cuda::Convert,
     .scatter_pieces = cuda::ScatterPieces,
     .add = cuda::Add,
-    .squared_norm = SquaredNorm,
+    .squared_norm = cuda::SquaredNorm,
     .matmul = cuda::Matmul,
     .lora_forward = cuda::LoraForward,
     .lora_backward = cuda::LoraBackward,

@@ -177,7 +177,7 @@ void Add(Queue* queue, View x, View y) {
   });
 }
 
-void SquaredNormInto(Queue* queue, View x, double* result) {
+void SquaredNorm(Queue* queue, View x, View y) {
   const int64_t n = x.elements();
   const int64_t blocks = (n + kNormBlock - 1) / kNormBlock;
   auto* partials = static_cast<double*>(ScratchFor(
@@ -188,7 +188,7 @@ void SquaredNormInto(Queue* queue, View x, double* result) {
           .block = dim3(kNormThreads)},
          SquaresKernel, x.As<const float>(), n, partials);
   Launch(queue, {.grid = dim3(1), .block = dim3(kNormThreads)}, SumKernel,
-         partials, blocks, result);
+         partials, blocks, y.As<double>());
 }
 
 }  // namespace lorica::cuda

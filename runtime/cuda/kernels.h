@@ -15,9 +15,8 @@ void Fill(Queue* queue, View y, float value);
 void Convert(Queue* queue, View x, float scale, View y);
 void ScatterPieces(Queue* queue, const ScatterPiecesArgs& args);
 void Add(Queue* queue, View x, View y);
-// *result, on the device, = the sum of squares of a dense F32 array, in an
-// order that depends on its length alone.
-void SquaredNormInto(Queue* queue, View x, double* result);
+// In an order that depends on the length alone.
+void SquaredNorm(Queue* queue, View x, View y);
 
 // matmul.cc
 void Matmul(Queue* queue, const MatmulArgs& args);

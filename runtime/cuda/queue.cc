@@ -41,8 +41,6 @@ StreamQueue::StreamQueue(StreamPriority priority) {
   CUDA_CHECK(cudaStreamCreateWithPriority(
       &stream, cudaStreamNonBlocking,
       priority == StreamPriority::kHigh ? highest : lowest));
-  CUDA_CHECK(
-      cudaMallocAsync(reinterpret_cast<void**>(&norm), sizeof(*norm), stream));
   attention = std::make_unique<CudnnAttention>(stream);
 }
 
@@ -50,7 +48,6 @@ StreamQueue::~StreamQueue() {
   CUDA_CHECK(cudaStreamSynchronize(stream));
   attention = nullptr;
   for (auto& block : scratch) block = nullptr;
-  CUDA_CHECK(cudaFreeAsync(norm, stream));
   CUDA_CHECK(cudaStreamSynchronize(stream));
   CUDA_CHECK(cudaStreamDestroy(stream));
 }

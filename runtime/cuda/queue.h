@@ -52,7 +52,6 @@ struct StreamQueue : Queue {
   HostRing ring;
   MatmulPlans matmuls;
   std::unique_ptr<CudnnAttention> attention;
-  double* norm = nullptr;  // On the device: a sum on its way to the host.
   int64_t held_bytes = 0;  // See held_memory.h.
   int64_t most_held_bytes = 0;
   StreamRecorder recorder{this};

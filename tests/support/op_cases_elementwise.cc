@@ -183,11 +183,12 @@ void AddSquaredNorm(int64_t elements, Layout2d layout, OpCaseList* list) {
              return PreparedOp{
                  .run =
                      [=] {
-                       double result = 0.0;
-                       device->backend().squared_norm(device->queue(),
-                                                      values.view(), &result);
-                       device->Synchronize();
-                       const auto single = static_cast<float>(result);
+                       const Tensor sum =
+                           Tensor::Empty(device, {1}, DType::kF64);
+                       device->backend().squared_norm(
+                           device->queue(), values.view(), sum.view());
+                       const auto single =
+                           static_cast<float>(sum.ToHost<double>()[0]);
                        norm.CopyFrom(&single);
                      },
                  .results = {{"result", norm}}};

@@ -214,26 +214,30 @@ OpCase GeluBackwardCase(int64_t rows, int64_t cols, DType dtype,
           .expect = expect};
 }
 
-OpCase AdamWCase(int64_t elements, const AdamWArgs& hyper, Layout2d layout,
+OpCase AdamWCase(int64_t elements, const ops::AdamWStep& step, Layout2d layout,
                  const char* word) {
   const HostMatrix value = RandomMatrix("value", 1, elements, DType::kF32);
   const HostMatrix grad = RandomMatrix("grad", 1, elements, DType::kF32);
   const HostMatrix m = RandomMatrix("m", 1, elements, DType::kF32);
   const HostMatrix v = Absolute(RandomMatrix("v", 1, elements, DType::kF32));
+  const AdamWNumbers numbers = ops::NumbersOf(step);
   const auto prepare = [=](Device* device) {
     const Tensor on_value = Upload(device, value, DType::kF32, layout);
     const Tensor on_grad = Upload(device, grad, DType::kF32, layout);
     const Tensor on_m = Upload(device, m, DType::kF32, layout);
     const Tensor on_v = Upload(device, v, DType::kF32, layout);
+    const Tensor on_numbers =
+        Tensor::Empty(device, ops::kAdamWNumbersShape, DType::kF32);
+    on_numbers.CopyFrom(&numbers);
     return PreparedOp{
         .run =
             [=] {
-              AdamWArgs args = hyper;
-              args.value = on_value.view();
-              args.grad = on_grad.view();
-              args.m = on_m.view();
-              args.v = on_v.view();
-              device->backend().adamw(device->queue(), args);
+              device->backend().adamw(device->queue(),
+                                      {.value = on_value.view(),
+                                       .grad = on_grad.view(),
+                                       .m = on_m.view(),
+                                       .v = on_v.view(),
+                                       .numbers = on_numbers.view()});
             },
         .results = {{"value", on_value}, {"m", on_m}, {"v", on_v}}};
   };
@@ -242,17 +246,17 @@ OpCase AdamWCase(int64_t elements, const AdamWArgs& hyper, Layout2d layout,
     HostMatrix value_terms(1, elements), m_terms(1, elements);
     for (int64_t i = 0; i < elements; ++i) {
       const auto next =
-          reference::AdamW(hyper, {value(0, i), m(0, i), v(0, i)}, grad(0, i));
+          reference::AdamW(step, {value(0, i), m(0, i), v(0, i)}, grad(0, i));
       const double m_term =
-          std::abs(m(0, i)) + std::abs(grad(0, i) * hyper.grad_scale);
+          std::abs(m(0, i)) + std::abs(grad(0, i) * step.grad_scale);
       new_value(0, i) = next.value;
       new_m(0, i) = next.m;
       new_v(0, i) = next.v;
       m_terms(0, i) = m_term;
       // The step is m over a root; its error is that of m, which may cancel.
-      const double step = std::abs(next.value - value(0, i));
+      const double change = std::abs(next.value - value(0, i));
       const double growth = m_term / std::max(std::abs(next.m), 1e-300);
-      value_terms(0, i) = std::abs(value(0, i)) + step * growth;
+      value_terms(0, i) = std::abs(value(0, i)) + change * growth;
     }
     const Bound bound = {.length = 8};
     return {Expect("value", new_value, bound, value_terms),

@@ -19,6 +19,7 @@
 
 #include "runtime/backend.h"
 #include "runtime/check.h"
+#include "runtime/ops.h"
 
 namespace lorica::reference {
 
@@ -368,8 +369,9 @@ struct AdamWState {
   double v;
 };
 
-// One element of PyTorch's AdamW. `hyper`'s views are not looked at.
-inline AdamWState AdamW(const AdamWArgs& hyper, AdamWState state, double grad) {
+// One element of PyTorch's AdamW.
+inline AdamWState AdamW(const ops::AdamWStep& hyper, AdamWState state,
+                        double grad) {
   const double beta1 = hyper.beta1;
   const double beta2 = hyper.beta2;
   const double g = grad * hyper.grad_scale;

@@ -123,13 +123,6 @@ void Synchronize(Queue*) {}
 int64_t PeakMemory(Queue*) { return 0; }
 int64_t FreeMemory(Queue*) { return 0; }
 
-void SquaredNorm(Queue* queue, View x, double* result) {
-  void* on_device = cuda_sim::Allocate(sizeof(double));
-  cuda::SquaredNormInto(queue, x, static_cast<double*>(on_device));
-  CopyOut(queue, result, on_device, sizeof(double));
-  cuda_sim::Free(on_device);
-}
-
 void NoLoraForward(Queue*, const LoraForwardArgs&) {
   LOG(FATAL) << "not a kernel";
 }
@@ -152,7 +145,7 @@ constexpr Backend kSimBackend = {
     .convert = cuda::Convert,
     .scatter_pieces = cuda::ScatterPieces,
     .add = cuda::Add,
-    .squared_norm = SquaredNorm,
+    .squared_norm = cuda::SquaredNorm,
     .matmul = cuda::Matmul,
     .lora_forward = NoLoraForward,
     .lora_backward = NoLoraBackward,
