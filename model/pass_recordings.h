@@ -13,6 +13,7 @@
 #include "model/gpt.h"
 #include "model/pass.h"
 #include "model/recompute.h"
+#include "parallel/recorded_work.h"
 #include "runtime/allocator.h"
 #include "runtime/recording.h"
 
@@ -60,6 +61,13 @@ class PassRecordings {
   // As Gpt::Train, with `done` told of its layers alone.
   RowLosses Train(const TrainingRows& rows, float grad_scale,
                   const LayersDone& done = {});
+
+  // What work beside the passes can be recorded with. No pass is in progress
+  // when that is done.
+  WorkRecorder work_recorder() const {
+    return {
+        .recorder = recorder_, .memory = activations_, .group = &gpt_.group()};
+  }
 
   // Passes so far: all, those replayed, and how often one was recorded.
   struct Counts {

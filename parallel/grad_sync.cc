@@ -119,8 +119,12 @@ GradSync::GradSync(absl::Span<const FlatSlice> slices, Tensor grads,
     : grads_(std::move(grads)),
       micro_batches_(micro_batches),
       tensor_(&mesh.tensor()),
-      data_(&mesh.data()) {
+      data_(&mesh.data()),
+      finish_(grads_.device()) {
   CHECK_GT(micro_batches, 0);
+  for (int64_t i = 0; i < micro_batches; ++i) {
+    adds_.emplace_back(grads_.device());
+  }
   const int64_t elements = grads_.elements();
   for (const FlatSlice& slice : slices) {
     CHECK(0 <= slice.range.begin && slice.range.end <= elements) << slice.range;
@@ -153,7 +157,8 @@ void GradSync::MakeParts(absl::Span<const Bucket> buckets) {
   const Tensor memory = data_->CollectiveMemory(grads_.device(), end);
   for (size_t i = 0; i < places.size(); ++i) {
     const Tensor place = memory.present() ? memory.Cols(places[i]) : Tensor();
-    Part part = {.sum = Packed(buckets[i], grads_, place)};
+    Part part = {.sum = Packed(buckets[i], grads_, place),
+                 .gather = RecordedWork(grads_.device())};
     for (int level = 0; level < LevelsOfTree(micro_batches_); ++level) {
       part.partial.push_back(
           Tensor::Empty(grads_.device(), {places[i].size()}, DType::kF32));
@@ -197,8 +202,27 @@ void GradSync::Gather(const TreeStep& step, Part* part) {
   }
 }
 
+void GradSync::Record(const WorkRecorder& by) {
+  Device* const device = grads_.device();
+  WorkRecorder local = by;
+  local.memory = nullptr;  // That of a pass, when a bucket is ready in it.
+  for (RecordedWork& add : adds_) add = RecordedWork(device, local);
+  for (Part& part : parts_) part.gather = RecordedWork(device, local);
+  CHECK(by.group == tensor_);
+  if (subgroups_.empty()) finish_ = RecordedWork(device, by);
+}
+
 void GradSync::AddMicroBatch() {
   const TreeStep step = StepOfTree(added_, micro_batches_);
+  const bool moves =
+      std::any_of(parts_.begin(), parts_.end(), [&step](const Part& part) {
+        return !part.started && (step != TreeStep() || !part.sum.in_place());
+      });
+  if (moves) adds_[static_cast<size_t>(added_)].Do([&] { Add(step); });
+  ++added_;
+}
+
+void GradSync::Add(const TreeStep& step) {
   for (Part& part : parts_) {
     if (part.started) continue;
     Gather(step, &part);
@@ -207,14 +231,14 @@ void GradSync::AddMicroBatch() {
                      &part.partial[static_cast<size_t>(step.level)]);
   }
   if (step.level >= 0) ops::Fill(0.0f, &grads_);
-  ++added_;
 }
 
 void GradSync::Ready(int bucket) {
   CHECK_EQ(added_ + 1, micro_batches_) << "more is added to a bucket";
   Part& part = parts_[static_cast<size_t>(bucket)];
   CHECK(!part.started) << "bucket " << bucket << " is ready twice";
-  Gather(StepOfTree(added_, micro_batches_), &part);
+  const TreeStep step = StepOfTree(added_, micro_batches_);
+  part.gather.Do([&] { Gather(step, &part); });
   Start(&part);
 }
 
@@ -229,17 +253,19 @@ void GradSync::Reduce() {
     if (!part.started) Start(&part);
   }
   data_->JoinSums(grads_.device());
-  for (Part& part : parts_) {
-    part.sum.Spread();
-    part.started = false;
-  }
+  finish_.Do([this] { Finish(); });
+  for (Part& part : parts_) part.started = false;
+  added_ = 0;
+}
+
+void GradSync::Finish() {
+  for (Part& part : parts_) part.sum.Spread();
   for (Shared& shared : shared_) SumShared(&shared);
   for (size_t i = 0; i < counted_.size(); ++i) {
     const auto at = static_cast<int64_t>(i);
     Tensor norm = norms_.Cols({at, at + 1});
     ops::SquaredNorm(grads_.Cols(counted_[i]), &norm);
   }
-  added_ = 0;
 }
 
 // Packed, so that scattered slices still make one sum.

@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "parallel/mesh.h"
+#include "parallel/recorded_work.h"
 #include "parallel/shard_spec.h"
 #include "parallel/tree_sum.h"
 #include "runtime/ops.h"
@@ -61,6 +62,12 @@ class GradSync {
            int64_t micro_batches, const Mesh& mesh,
            std::vector<Bucket> buckets = {});
 
+  // From now on, before the first step, its work on the device is recorded, but
+  // for sums over other groups than the tensor group, of which `by` is: those
+  // of data ranks, and those of tensor ranks that share slices, which the norm
+  // follows.
+  void Record(const WorkRecorder& by);
+
   int num_buckets() const { return static_cast<int>(parts_.size()); }
 
   // Takes the gradient of a micro-batch, but for buckets that were Ready, and
@@ -93,6 +100,7 @@ class GradSync {
     // From the gradients into the array, and back.
     void Collect(const Tensor& grads) const;
     void Spread() const;
+    bool in_place() const { return into_.pieces.empty(); }
     Tensor* array() { return &array_; }
 
    private:
@@ -111,12 +119,17 @@ class GradSync {
     std::vector<Tensor>
         partial;           // Sums of micro-batches, by tree_sum.h's level.
     bool started = false;  // The sum over the data group.
+    RecordedWork gather;
   };
 
   std::vector<Shared> SharedOf(absl::Span<const FlatSlice> slices);
   void MakeParts(absl::Span<const Bucket> buckets);
   // Brings a bucket's gradient and the partial sums that it joins together.
   void Gather(const TreeStep& step, Part* part);
+  // What AddMicroBatch does with the micro-batch of that step.
+  void Add(const TreeStep& step);
+  // What Reduce does after the sums over the data group.
+  void Finish();
   void Start(Part* part);
   void SumShared(Shared* shared);
 
@@ -126,11 +139,13 @@ class GradSync {
   Communicator* tensor_;
   Communicator* data_;
   std::vector<std::unique_ptr<Communicator>> subgroups_;
-  std::vector<Shared> shared_;    // In the whole array.
-  std::vector<Range> invariant_;  // Whole on every rank, gradient as well.
-  std::vector<Range> counted_;    // Of which this rank is the first holder.
-  Tensor norms_;                  // Sums of the squares of each.
-  std::vector<Part> parts_;       // One a bucket.
+  std::vector<Shared> shared_;      // In the whole array.
+  std::vector<Range> invariant_;    // Whole on every rank, gradient as well.
+  std::vector<Range> counted_;      // Of which this rank is the first holder.
+  Tensor norms_;                    // Sums of the squares of each.
+  std::vector<Part> parts_;         // One a bucket.
+  std::vector<RecordedWork> adds_;  // By micro-batch.
+  RecordedWork finish_;
 };
 
 }  // namespace lorica

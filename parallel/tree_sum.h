@@ -43,6 +43,8 @@ struct TreeStep {
   // It then is the partial sum of this level; after the last term it is T(0, n)
   // and there is no level.
   int level = -1;
+
+  friend bool operator==(const TreeStep&, const TreeStep&) = default;
 };
 
 // Of term `index` of `count`. A subtree is complete when its right half is: the

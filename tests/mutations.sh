@@ -50,12 +50,15 @@ registration outlives its memory|parallel/nccl_connection.cc|s/    if (!connecti
 ranks register each for itself|parallel/communicator.cc|s/  AllReduceMax(absl::MakeSpan(without), Purpose::kControl);//|parallel_nccl_communicator_test|NcclCommunicatorTest.AllRanksRegisterOrNone
 a replay counts nothing|parallel/communicator.cc|s/traffic_\[i\] += calls.traffic\[i\];/static_cast<void>(i);/|parallel_nccl_communicator_test|NcclCommunicatorTest.RecordedCollectives*
 a replay is not watched|parallel/communicator.cc|s/watchdog_->Follow(device_->WorkOf(device));/static_cast<void>(device);/|parallel_nccl_communicator_test|NcclCommunicatorDeathTest.AReplay*
-layers told of after the pass|model/pass_recordings.cc|s/    if (part < done.layers.size()) done/    if (part + 1 == recorded->parts.size()) for (part = 0; part < done.layers.size(); ++part) done/|launch_cuda_trainer_test|PassGraphsTest.LayersAreToldOf*
+layers told of after the pass|model/pass_recordings.cc|s/    if (part < done.layers.size()) done/    if (part + 1 == recorded->parts.size()) for (part = 0; part < done.layers.size(); ++part) done/|launch_cuda_step_graphs_test|StepGraphsTest.LayersAreToldOf*
 end of a reserve taken for a hole|runtime/allocator.cc|s/if (data + bytes == top) {/if (data == nullptr) {/|runtime_allocator_test|AllocatorTest.AReserve*
 passes not planned before a run|launch/train/train_run.cc|s/PlanPasses(config, data->train, session, \*gpt, \*adapter)/absl::StatusOr<PlannedPasses>(PlannedPasses())/|launch_cuda_pass_planning_test|PlannedRunTest.ARunThatDoesNotFit*
 ranks of uneven splits register activations|model/pass_memory.cc|s/return other == mine; }/return !other.empty(); }/|launch_cuda_pass_memory_test|PassPlanningTest.MemoryIsRegistered*
-sums that outlive a pass in its memory|model/pass_memory.cc|s/outside(device_, before_)/outside(device_, \&device_->allocator())/|launch_cuda_trainer_test|PassGraphsTest.*SumsStartDuringBackward
-ranks whose shapes differ record together|model/pass_recordings.cc|s/if (other == mine) continue;/if (!other.empty()) continue;/|launch_cuda_trainer_test|PassGraphsTest.TensorRanksThat*
+sums that outlive a pass in its memory|model/pass_memory.cc|s/outside(device_, before_)/outside(device_, \&device_->allocator())/|launch_cuda_step_graphs_test|StepGraphsTest.*SumsStartDuringBackward
+ranks whose shapes differ record together|model/pass_recordings.cc|s/if (other == mine) continue;/if (!other.empty()) continue;/|launch_cuda_step_graphs_test|StepGraphsTest.TensorRanksThat*
+tensors of recorded work where others lie|parallel/recorded_work.cc|s/    scope.emplace(device_, by_.memory);//|parallel_recorded_work_test|*ItsTensorsLieWhereTheyLayAtFirst*
+sums of a group of their own recorded|parallel/grad_sync.cc|s/  if (subgroups_.empty()) finish_ =/  finish_ =/|launch_cuda_step_graphs_test|StepGraphsTest.*TensorRanksShareHeads
+an update with the numbers of another step|launch/train/trainer.cc|s/  adamw_numbers_.CopyFrom(&numbers);/  if (step < 2) adamw_numbers_.CopyFrom(\&numbers);/|launch_cuda_step_graphs_test|StepGraphsTest.ChangeNoBitInAnyOrderOfStreams
 products in a border taken one by one|runtime/cuda/lora.cc|s/if (whole.has_value()) joined.parts/if (false) joined.parts/|runtime_cuda_backend_test|*CudaBorderTest.IsOneProduct*
 a border as wide as its ranks|model/layers/weight_stack.cc|s/return (ranks + kRankUnit - 1)[^;]*;/return ranks;/|model_adapter_test|AdapterTest.WhatMoved*
 gradients side by side multiplied apart|runtime/cuda/lora.cc|s/if (!Grow(sum.form, sum.frozen\[i\], &sum.frozen\[last\]))/if (true)/|runtime_cuda_backend_test|*CudaBorderTest.IsOneProduct*

@@ -115,10 +115,14 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
       position_(std::move(position)),
       adamw_numbers_(Tensor::Empty(session.device(), ops::kAdamWNumbersShape,
                                    DType::kF32)),
+      update_(session.device()),
       activations_(activations) {
   if (config.pass_graphs > 0) {
     recordings_.emplace(gpt, *adapter, config.recompute, session.device(),
                         config.pass_graphs, activations);
+    adapter->Refresh();  // What it keeps for that is not the recording's.
+    sync_.Record(recordings_->work_recorder());
+    update_ = RecordedWork(session.device(), recordings_->work_recorder());
   }
 }
 
@@ -266,9 +270,9 @@ Trainer::StepResult Trainer::Step(const TrainerEvents& events) {
     Remember(metrics.loss, metrics.grad_norm, &position_);
   } else {
     ++position_.anomalies;
+    adapter_->ZeroGrad();
   }
   if (DCHECK_IS_ON()) VerifyReplicas();
-  adapter_->ZeroGrad();
   metrics.anomalies = position_.anomalies;
   const Device& device = *session_.device();
   int64_t maxima[] = {PeakRssBytes(), events.stop_wish ? events.stop_wish() : 0,
@@ -343,9 +347,12 @@ void Trainer::Update(int64_t step, double grad_norm, double learning_rate) {
        .grad_scale = static_cast<float>(clip),
        .step = step});
   adamw_numbers_.CopyFrom(&numbers);
-  ops::AdamW(adamw_numbers_, *adapter_->grads(), adapter_->values(),
-             adapter_->first_moments(), adapter_->second_moments());
-  adapter_->Refresh();
+  update_.Do([this] {
+    ops::AdamW(adamw_numbers_, *adapter_->grads(), adapter_->values(),
+               adapter_->first_moments(), adapter_->second_moments());
+    adapter_->Refresh();
+    adapter_->ZeroGrad();
+  });
 }
 
 // What ranks hold alike must be alike to the last bit, or a save would not be

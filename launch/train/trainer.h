@@ -18,6 +18,7 @@
 #include "model/pass_recordings.h"
 #include "model/token_batch.h"
 #include "parallel/grad_sync.h"
+#include "parallel/recorded_work.h"
 
 namespace lorica {
 
@@ -111,6 +112,7 @@ class Trainer {
                                     Follows follows);
   // The sums that a step's last pass starts.
   LayersDone BucketsDone();
+  // Leaves zeros for the next step's gradients.
   void Update(int64_t step, double grad_norm, double learning_rate);
   void VerifyReplicas();
 
@@ -123,7 +125,8 @@ class Trainer {
   std::vector<int64_t> bucket_layers_;  // That complete them.
   GradSync sync_;
   TrainingPosition position_;
-  Tensor adamw_numbers_;          // Those of the present step.
+  Tensor adamw_numbers_;  // Those of the present step.
+  RecordedWork update_;
   Allocator* activations_;        // May be null.
   std::optional<Backup> backup_;  // Where train.on_anomaly rolls back.
   std::optional<PassRecordings> recordings_;

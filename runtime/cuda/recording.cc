@@ -30,17 +30,14 @@ int64_t EndOf(const ArrayView<Segment>& segments, Side side) {
 
 }  // namespace
 
-StreamRecording::StreamRecording(StreamQueue* queue) : queue_(queue) {
-  void* data = nullptr;
-  CUDA_CHECK(cudaMallocAsync(&data, kTableBytes, queue->stream));
-  tables_on_device_ = static_cast<char*>(data);
-}
+StreamRecording::StreamRecording(StreamQueue* queue) : queue_(queue) {}
 
 StreamRecording::~StreamRecording() {
   CUDA_CHECK(cudaStreamSynchronize(queue_->stream));
   for (const cudaGraphExec_t graph : graphs_) {
     CUDA_CHECK(cudaGraphExecDestroy(graph));
   }
+  if (tables_on_device_ == nullptr) return;
   CUDA_CHECK(cudaFreeAsync(tables_on_device_, queue_->stream));
 }
 
@@ -70,7 +67,7 @@ void StreamRecording::End() {
 }
 
 void StreamRecording::Replay(int part, const ArrayView<Segment>& segments) {
-  if (part == 0) CopyTables(segments);
+  if (part == 0 && !tables_.empty()) CopyTables(segments);
   CUDA_CHECK(
       cudaGraphLaunch(graphs_.at(static_cast<size_t>(part)), queue_->stream));
 }
@@ -88,6 +85,12 @@ const void* StreamRecording::Find(const RecordTable& table,
                                   const ArrayView<Segment>& segments) {
   const auto found = tables_.find(table.name);
   if (found != tables_.end()) return tables_on_device_ + found->second.begin;
+  if (tables_on_device_ == nullptr) {
+    CheckNotCaptured(queue_, "a request for memory");
+    void* data = nullptr;
+    CUDA_CHECK(cudaMallocAsync(&data, kTableBytes, queue_->stream));
+    tables_on_device_ = static_cast<char*>(data);
+  }
   const size_t begin = table_bytes_;
   table_bytes_ += (table.bytes + kTableUnit - 1) / kTableUnit * kTableUnit;
   CHECK_LE(table_bytes_, kTableBytes) << "tables of segments";

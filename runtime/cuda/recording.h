@@ -20,9 +20,10 @@ struct StreamQueue;
 
 // A recording captures the queue's stream. Nodes hold addresses and numbers as
 // they were, so what they point to must stay: scratch memory and whatever is
-// given to Keep does until the recording goes. Tables of segments lie in memory
-// of its own and are copied there before each run. Other streams that wait for
-// events of the queue's, and it for theirs, are part of the capture.
+// given to Keep does until the recording goes. Tables of segments, where there
+// are any, lie in memory of its own and are copied there before each run. Other
+// streams that wait for events of the queue's, and it for theirs, are part of
+// the capture.
 class StreamRecording final : public Recording {
  public:
   explicit StreamRecording(StreamQueue* queue);

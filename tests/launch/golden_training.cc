@@ -202,4 +202,16 @@ Deviation F32Bound(const GoldenModel& model, int64_t steps) {
   return {.loss = bound(off.losses), .grad_norm = bound(off.grad_norms)};
 }
 
+void ExpectSameButForRounding(const Curve& a, const Curve& b,
+                              const GoldenModel& model) {
+  EXPECT_EQ(a.losses.size(), b.losses.size());
+  const Deviation bound = F32Bound(model, 10);
+  for (const Curve* curve : {&a, &b}) {
+    SCOPED_TRACE(curve == &a ? "the first" : "the second");
+    const Deviation of = DeviationFromExact(*curve, model);
+    EXPECT_LT(of.loss, bound.loss);
+    EXPECT_LT(of.grad_norm, bound.grad_norm);
+  }
+}
+
 }  // namespace lorica

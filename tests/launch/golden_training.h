@@ -96,6 +96,12 @@ Deviation DeviationFromExact(const Curve& curve, const GoldenModel& model);
 // it adds to the curve.
 Deviation F32Bound(const GoldenModel& model, int64_t steps);
 
+// Expects that of two golden runs in F32, of ten steps at most, either is as
+// near to exact arithmetic as rounding lets. So they are apart by twice that at
+// most.
+void ExpectSameButForRounding(const Curve& a, const Curve& b,
+                              const GoldenModel& model = {});
+
 }  // namespace lorica
 
 #endif  // LORICA_TESTS_LAUNCH_GOLDEN_TRAINING_H_

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "absl/time/clock.h"
+#include "parallel/recorded_work.h"
 #include "parallel/watchdog.h"
 #include "runtime/ops.h"
 #include "runtime/recording.h"
@@ -234,50 +235,44 @@ TEST(NcclCommunicatorDeathTest, ACollectiveOfAPeerThatDoesNotComeIsAborted) {
 class RecordedSums {
  public:
   RecordedSums(Communicator* world, Tensor* tensor)
-      : world_(world), tensor_(tensor), device_(tensor->device()) {
-    Queue* const queue = device_->queue();
-    work_ = device_->backend().recorder(queue)->New();
-    work_->Begin(Recording::Phase::kRehearsal);
-    Sum();
-    work_->End();
-    work_->Begin(Recording::Phase::kRecording);
-    world_->BeginRecording(&calls_);
-    Sum();
-    world_->EndRecording();
-    work_->End();
-  }
+      : world_(world),
+        tensor_(tensor),
+        memory_(&tensor->device()->backend(), tensor->device()->queue(),
+                Allocation::kPool),
+        work_(tensor->device(),
+              {.recorder = tensor->device()->backend().recorder(
+                   tensor->device()->queue()),
+               .memory = &memory_,
+               .group = world}) {}
 
-  void Replay() {
-    world_->Replay(calls_, device_, [this] { work_->Replay(0, {}); });
+  void Do() {
+    work_.Do([this] {
+      world_->AllReduceSum(tensor_, Purpose::kActivation);
+      world_->AllReduceSum(tensor_, Purpose::kActivationGrad);
+    });
   }
 
  private:
-  void Sum() {
-    world_->AllReduceSum(tensor_, Purpose::kActivation);
-    world_->AllReduceSum(tensor_, Purpose::kActivationGrad);
-  }
-
   Communicator* world_;
   Tensor* tensor_;
-  Device* device_;
-  std::unique_ptr<Recording> work_;
-  RecordedCalls calls_;
+  Allocator memory_;
+  RecordedWork work_;
 };
 
 TEST(NcclCommunicatorTest, RecordedCollectivesRunAndCountWithEachReplay) {
-  for (const Policy policy : cuda_fakes::kPolicies) {
-    OnGpus(2, {.policy = policy}, kFastest, [](Communicator& world) {
+  for (const auto& [policy, sums_by] : {std::pair{Policy::kEager, kFastest},
+                                        {Policy::kLazyRandom, kFastest},
+                                        {Policy::kLazyLast, kFastest},
+                                        {Policy::kLazyLast, kTrees}}) {
+    OnGpus(2, {.policy = policy}, sums_by, [](Communicator& world) {
       Watchdog watchdog(absl::Seconds(20));
       world.SetWatchdog(&watchdog);
       const std::unique_ptr<Device> device = OpenTestDevice();
       Tensor tensor = Tensor::Empty(device.get(), {64}, DType::kF32);
       ops::Fill(1.0f, &tensor);
       RecordedSums sums(&world, &tensor);
-      // What is recorded has not run.
-      EXPECT_THAT(tensor.ToHost<float>(), Each(4.0f));
-      EXPECT_EQ(world.traffic(Purpose::kActivation), (Traffic{1, 256}));
-      for (const float value : {16.0f, 64.0f}) {
-        sums.Replay();
+      for (const float value : {4.0f, 16.0f, 64.0f}) {
+        sums.Do();
         EXPECT_THAT(tensor.ToHost<float>(), Each(value));
       }
       // Others go on as ever.
@@ -304,9 +299,10 @@ TEST(NcclCommunicatorDeathTest, AReplayOfAPeerThatDoesNotComeIsAborted) {
                const std::unique_ptr<Device> device = OpenTestDevice();
                Tensor tensor = Tensor::Zeros(device.get(), {64}, DType::kF32);
                RecordedSums sums(&world, &tensor);
-               sums.Replay();
+               sums.Do();
+               sums.Do();
                if (world.rank() == 1) absl::SleepFor(absl::Seconds(60));
-               sums.Replay();
+               sums.Do();
                device->Synchronize();
              }),
       testing::ExitedWithCode(Watchdog::kExitCode),
