@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 
 #include "cuda_target.h"
@@ -43,10 +44,13 @@ void AdamW(Queue* queue, const AdamWArgs& args) {
                       .m = args.m.As<float>(),
                       .v = args.v.As<float>(),
                       .numbers = args.numbers.As<const AdamWNumbers>()};
-  DispatchPack(
-      {AsOneRow(args.value), AsOneRow(args.grad), AsOneRow(args.m),
-       AsOneRow(args.v)},
-      [&]<int kN>() { ForPacks<kN>(queue, 1, args.value.elements(), op); });
+  DispatchPack({AsOneRow(args.value), AsOneRow(args.grad), AsOneRow(args.m),
+                AsOneRow(args.v)},
+               [&]<int kN>() {
+                 // Of F32 that is 16 bytes as well, and takes fewer registers.
+                 constexpr int kPack = std::min(kN, kShortPack);
+                 ForPacks<kPack>(queue, 1, args.value.elements(), op);
+               });
 }
 
 }  // namespace lorica::cuda
