@@ -62,10 +62,10 @@ class GradSync {
            int64_t micro_batches, const Mesh& mesh,
            std::vector<Bucket> buckets = {});
 
-  // From now on, before the first step, its work on the device is recorded, but
-  // for sums over other groups than the tensor group, of which `by` is: those
-  // of data ranks, and those of tensor ranks that share slices, which the norm
-  // follows.
+  // To be called before the first step: its work on the device is recorded, by
+  // a recorder of the tensor group's. Sums over the data group are not, nor,
+  // where some tensor ranks share slices by groups of their own, those sums and
+  // the norm that follows them.
   void Record(const WorkRecorder& by);
 
   int num_buckets() const { return static_cast<int>(parts_.size()); }
@@ -116,9 +116,8 @@ class GradSync {
   };
   struct Part {
     Packed sum;
-    std::vector<Tensor>
-        partial;           // Sums of micro-batches, by tree_sum.h's level.
-    bool started = false;  // The sum over the data group.
+    std::vector<Tensor> partial;  // Sums of micro-batches, by TreeStep::level.
+    bool started = false;         // The sum over the data group.
     RecordedWork gather;
   };
 

@@ -19,9 +19,9 @@ struct WorkRecorder {
   // there before and after, but not while the work is done. Null: it makes
   // none.
   Allocator* memory = nullptr;
-  // Whose collectives may be among the work: those of one group alone, as a
-  // library may want all ranks to do the same recorded work and a thread to do
-  // that of one group.
+  // Whose collectives may be among the work, no other's: NCCL wants all ranks
+  // of a collective to record it or none, and warns of deadlocks where one
+  // thread starts recorded collectives of several groups.
   Communicator* group = nullptr;
 };
 
