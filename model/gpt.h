@@ -24,7 +24,8 @@ namespace lorica {
 using LoadParam =
     std::function<Tensor(const ParamSpec& spec, const Slice& slice)>;
 
-// Called in the backward pass, between layers.
+// Called in the backward pass, between layers. Makes no tensors: the pass's
+// activations would make room for them.
 using LayerDone = std::function<void(int64_t layer)>;
 
 class Gpt {

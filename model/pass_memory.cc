@@ -104,17 +104,4 @@ PassMemory::~PassMemory() {
   device_->backend().release(device_->queue(), block_, bytes_);
 }
 
-ActivationScope::ActivationScope(Device* device, Allocator* activations)
-    : device_(device),
-      before_(&device->allocator()),
-      scope_(device, activations != nullptr ? activations : before_) {}
-
-LayerDone ActivationScope::Outside(LayerDone done) const {
-  if (!done) return nullptr;
-  return [this, done = std::move(done)](int64_t layer) {
-    const Device::Scope outside(device_, before_);
-    done(layer);
-  };
-}
-
 }  // namespace lorica

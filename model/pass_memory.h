@@ -71,15 +71,11 @@ class PassMemory {
 // `activations`; null: where they lay before.
 class ActivationScope {
  public:
-  ActivationScope(Device* device, Allocator* activations);
-
-  // `done`, for whom new tensors lie where they lay before. Null stays null.
-  // Called while this lives.
-  LayerDone Outside(LayerDone done) const;
+  ActivationScope(Device* device, Allocator* activations)
+      : scope_(device,
+               activations != nullptr ? activations : &device->allocator()) {}
 
  private:
-  Device* device_;
-  Allocator* before_;
   Device::Scope scope_;
 };
 

@@ -66,7 +66,9 @@ PassRecordings::PassRecordings(const Gpt& gpt, const Adapter& adapter,
                ? nullptr
                : std::make_unique<Allocator>(
                      &device->backend(), device->queue(), Allocation::kPool)),
-      activations_(activations != nullptr ? activations : own_.get()) {
+      activations_(activations != nullptr ? activations : own_.get()),
+      beside_(std::make_unique<Allocator>(&device->backend(), device->queue(),
+                                          Allocation::kPool)) {
   CHECK(recorder_ != nullptr) << device->backend().name << " does not record";
   CHECK_GT(capacity, 0);
 }
@@ -77,11 +79,11 @@ void PassRecordings::Run(const Pass& pass, float grad_scale,
                          const std::vector<int64_t>& layers,
                          const LayerDone& between, RowLosses* losses) {
   const ActivationScope scope(device_, activations_);
-  const LayerDone done = scope.Outside([&](int64_t layer) {
+  const LayerDone done = [&](int64_t layer) {
     const bool told =
         std::find(layers.begin(), layers.end(), layer) != layers.end();
     if (told) between(layer);
-  });
+  };
   gpt_.Train(pass, recompute_, grad_scale, adapter_, done, losses);
 }
 

@@ -62,11 +62,11 @@ class PassRecordings {
   RowLosses Train(const TrainingRows& rows, float grad_scale,
                   const LayersDone& done = {});
 
-  // What work beside the passes can be recorded with. No pass is in progress
-  // when that is done.
+  // What work beside the passes can be recorded with. Its tensors do not lie
+  // among activations, as planned memory has room for those alone.
   WorkRecorder work_recorder() const {
     return {
-        .recorder = recorder_, .memory = activations_, .group = &gpt_.group()};
+        .recorder = recorder_, .memory = beside_.get(), .group = &gpt_.group()};
   }
 
   // Passes so far: all, those replayed, and how often one was recorded.
@@ -81,7 +81,7 @@ class PassRecordings {
   struct Recorded;
 
   // Forward and backward; the memory of activations is free afterwards.
-  // `between` is called after each of `layers`, outside of that memory.
+  // `between` is called after each of `layers`.
   void Run(const Pass& pass, float grad_scale,
            const std::vector<int64_t>& layers, const LayerDone& between,
            RowLosses* losses);
@@ -100,6 +100,7 @@ class PassRecordings {
   size_t capacity_;
   std::unique_ptr<Allocator> own_;  // Where none was given.
   Allocator* activations_;
+  std::unique_ptr<Allocator> beside_;
   std::list<Recorded> recorded_;  // The latest first.
   Counts counts_;
 };

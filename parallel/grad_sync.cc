@@ -122,7 +122,7 @@ GradSync::GradSync(absl::Span<const FlatSlice> slices, Tensor grads,
       data_(&mesh.data()),
       finish_(grads_.device()) {
   CHECK_GT(micro_batches, 0);
-  for (int64_t i = 0; i < micro_batches; ++i) {
+  for (int level = -1; level < LevelsOfTree(micro_batches); ++level) {
     adds_.emplace_back(grads_.device());
   }
   const int64_t elements = grads_.elements();
@@ -204,27 +204,33 @@ void GradSync::Gather(const TreeStep& step, Part* part) {
 
 void GradSync::Record(const WorkRecorder& by) {
   Device* const device = grads_.device();
-  WorkRecorder local = by;
-  local.memory = nullptr;  // That of a pass, when a bucket is ready in it.
-  for (RecordedWork& add : adds_) add = RecordedWork(device, local);
-  for (Part& part : parts_) part.gather = RecordedWork(device, local);
+  for (RecordedWork& add : adds_) add = RecordedWork(device, by);
+  for (Part& part : parts_) part.gather = RecordedWork(device, by);
   CHECK(by.group == tensor_);
   if (subgroups_.empty()) finish_ = RecordedWork(device, by);
 }
 
+bool GradSync::Moves(const TreeStep& step, const Part& part) {
+  return step != TreeStep() || !part.sum.in_place();
+}
+
+// Steps to one level are the same work.
 void GradSync::AddMicroBatch() {
+  CHECK_LT(added_, micro_batches_) << "more micro-batches than a step has";
   const TreeStep step = StepOfTree(added_, micro_batches_);
-  const bool moves =
-      std::any_of(parts_.begin(), parts_.end(), [&step](const Part& part) {
-        return !part.started && (step != TreeStep() || !part.sum.in_place());
-      });
-  if (moves) adds_[static_cast<size_t>(added_)].Do([&] { Add(step); });
   ++added_;
+  const bool started = parts_.front().started;
+  bool moves = false;
+  for (const Part& part : parts_) {
+    CHECK_EQ(part.started, started) << "some buckets were ready, others not";
+    moves = moves || Moves(step, part);
+  }
+  if (started || !moves) return;
+  adds_[static_cast<size_t>(step.level + 1)].Do([&] { Add(step); });
 }
 
 void GradSync::Add(const TreeStep& step) {
   for (Part& part : parts_) {
-    if (part.started) continue;
     Gather(step, &part);
     if (step.level < 0) continue;
     ops::ConvertInto(*part.sum.array(), 1.0f,
@@ -238,7 +244,7 @@ void GradSync::Ready(int bucket) {
   Part& part = parts_[static_cast<size_t>(bucket)];
   CHECK(!part.started) << "bucket " << bucket << " is ready twice";
   const TreeStep step = StepOfTree(added_, micro_batches_);
-  part.gather.Do([&] { Gather(step, &part); });
+  if (Moves(step, part)) part.gather.Do([&] { Gather(step, &part); });
   Start(&part);
 }
 

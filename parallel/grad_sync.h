@@ -64,17 +64,18 @@ class GradSync {
 
   // To be called before the first step: its work on the device is recorded, by
   // a recorder of the tensor group's. Sums over the data group are not, nor,
-  // where some tensor ranks share slices by groups of their own, those sums and
-  // the norm that follows them.
+  // where some tensor ranks share slices by groups of their own, whatever
+  // follows those.
   void Record(const WorkRecorder& by);
 
   int num_buckets() const { return static_cast<int>(parts_.size()); }
 
-  // Takes the gradient of a micro-batch, but for buckets that were Ready, and
+  // Takes the gradient of a micro-batch, unless its buckets were Ready, and
   // leaves zeros if more follow.
   void AddMicroBatch();
   // In a step's last micro-batch, once nothing more is added to a bucket's
-  // gradient: takes it and starts its sum. Buckets in their order.
+  // gradient: starts its sum. Until Reduce nobody touches it. Buckets in their
+  // order, all of them or none.
   void Ready(int bucket);
   // After the last: leaves the sum over this rank's micro-batches and those of
   // the other ranks. All holders of a slice get the same bits. The next step
@@ -125,6 +126,8 @@ class GradSync {
   void MakeParts(absl::Span<const Bucket> buckets);
   // Brings a bucket's gradient and the partial sums that it joins together.
   void Gather(const TreeStep& step, Part* part);
+  // Whether there is anything to do for that.
+  static bool Moves(const TreeStep& step, const Part& part);
   // What AddMicroBatch does with the micro-batch of that step.
   void Add(const TreeStep& step);
   // What Reduce does after the sums over the data group.
@@ -143,7 +146,7 @@ class GradSync {
   std::vector<Range> counted_;      // Of which this rank is the first holder.
   Tensor norms_;                    // Sums of the squares of each.
   std::vector<Part> parts_;         // One a bucket.
-  std::vector<RecordedWork> adds_;  // By micro-batch.
+  std::vector<RecordedWork> adds_;  // By TreeStep::level, from -1 on.
   RecordedWork finish_;
 };
 

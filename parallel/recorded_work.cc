@@ -1,7 +1,5 @@
 #include "parallel/recorded_work.h"
 
-#include <optional>
-
 #include "runtime/trace.h"
 
 namespace lorica {
@@ -23,17 +21,14 @@ void RecordedWork::Do(absl::FunctionRef<void()> work) {
 
 // For the first or the second time.
 void RecordedWork::Show(absl::FunctionRef<void()> work) {
-  std::optional<Device::Scope> scope;
-  if (by_.memory != nullptr) {
-    scope.emplace(device_, by_.memory);
-    by_.memory->BeginPlan(&plan_);
-  }
+  const Device::Scope scope(device_, by_.memory);
+  by_.memory->BeginPlan(&plan_);
   if (recording_ == nullptr) {
     Rehearse(work);
   } else {
     Record(work);
   }
-  if (by_.memory != nullptr) by_.memory->EndPlan();
+  by_.memory->EndPlan();
 }
 
 void RecordedWork::Rehearse(absl::FunctionRef<void()> work) {

@@ -15,9 +15,8 @@ namespace lorica {
 // What work is recorded with. All of it outlives the recordings.
 struct WorkRecorder {
   Recorder* recorder = nullptr;  // Null: nothing is recorded.
-  // Of tensors that the work makes and lets go of, a kPool. Others may lie
-  // there before and after, but not while the work is done. Null: it makes
-  // none.
+  // Of tensors that the work makes and lets go of, a kPool. All works may share
+  // it; whenever one is done, no other tensor lies there.
   Allocator* memory = nullptr;
   // Whose collectives may be among the work, no other's: NCCL wants all ranks
   // of a collective to record it or none, and warns of deadlocks where one

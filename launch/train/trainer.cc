@@ -120,7 +120,7 @@ Trainer::Trainer(const RunConfig& config, const Session& session,
   if (config.pass_graphs > 0) {
     recordings_.emplace(gpt, *adapter, config.recompute, session.device(),
                         config.pass_graphs, activations);
-    adapter->Refresh();  // What it keeps for that is not the recording's.
+    adapter->Refresh();  // Makes the table that it keeps, once for all.
     sync_.Record(recordings_->work_recorder());
     update_ = RecordedWork(session.device(), recordings_->work_recorder());
   }
@@ -329,8 +329,8 @@ std::vector<RowLosses> Trainer::MicroBatch(const TokenBatch& batch,
     const Pass pass = MakeTrainingPass(session_.device(), rows);
     losses.emplace_back(session_.device(), rows.targets);
     const ActivationScope scope(session_.device(), activations_);
-    gpt_.Train(pass, config_.recompute, grad_scale, *adapter_,
-               scope.Outside(done.tell), &losses.back());
+    gpt_.Train(pass, config_.recompute, grad_scale, *adapter_, done.tell,
+               &losses.back());
   }
   return losses;
 }

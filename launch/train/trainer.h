@@ -102,7 +102,7 @@ class Trainer {
   void RollBack();
   // The micro-batch that begins at row `first`.
   TokenBatch Rows(int64_t first) const;
-  // Sums the gradients over the data ranks.
+  // Sums the gradients over the ranks.
   void Reduce();
   // Whether more is added to the gradients of a step.
   enum class Follows : uint8_t { kMore, kNothing };
@@ -122,14 +122,14 @@ class Trainer {
   Adapter* adapter_;
   RowSource rows_;
   std::function<int64_t(int64_t, int64_t)> targets_;
-  std::vector<int64_t> bucket_layers_;  // That complete them.
+  std::vector<int64_t> bucket_layers_;        // That complete them.
+  std::optional<PassRecordings> recordings_;  // Outlives works recorded beside.
   GradSync sync_;
   TrainingPosition position_;
   Tensor adamw_numbers_;  // Those of the present step.
   RecordedWork update_;
   Allocator* activations_;        // May be null.
   std::optional<Backup> backup_;  // Where train.on_anomaly rolls back.
-  std::optional<PassRecordings> recordings_;
 };
 
 // The losses of a batch's tokens under an adapter (null: the base model), 0

@@ -156,7 +156,7 @@ void ScatterPieces(Queue* queue, const ScatterPiecesArgs& args) {
   const int64_t pieces = args.pieces.rows;
   const int64_t blocks = args.x.elements() / kPieceBlock;
   const int64_t each =
-      std::clamp<int64_t>(blocks / std::max<int64_t>(pieces, 1), 1, 64);
+      std::clamp<int64_t>(blocks / std::max<int64_t>(pieces, 1), 1, 1024);
   DispatchFloat(args.dtype, [&]<typename T>() {
     Launch(queue,
            {.grid = dim3(static_cast<unsigned>(pieces),

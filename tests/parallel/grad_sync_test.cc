@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/ops.h"
 #include "runtime/random.h"
 #include "tests/support/run_ranks.h"
 
@@ -18,17 +19,22 @@ using testing::Each;
 using testing::ElementsAre;
 
 // Parameters of every kind over a tensor group of `ranks`: replicated,
-// sharded unevenly, shared by pairs of ranks, replicated again, shared again
-// and held whole with a whole gradient. Sixteen rows each.
+// sharded unevenly, shared by pairs of ranks, replicated again, shared again,
+// held whole with a whole gradient, and in halves of which ranks beyond two
+// have nothing. Sixteen rows each.
 std::vector<ShardSpec> Specs(int ranks) {
   Split pairs;
   for (int rank = 0; rank < ranks; ++rank) {
     const Range half = SplitUnits(16, rank / 2, (ranks + 1) / 2);
     pairs.push_back(half);
   }
-  return {Replicated(),      Sharded(0, SplitEvenly(16, 1, ranks)),
-          Sharded(0, pairs), Replicated(),
-          Sharded(0, pairs), Invariant()};
+  return {Replicated(),
+          Sharded(0, SplitEvenly(16, 1, ranks)),
+          Sharded(0, pairs),
+          Replicated(),
+          Sharded(0, pairs),
+          Invariant(),
+          Sharded(0, SplitEvenly(16, 8, ranks))};
 }
 
 constexpr Shape kGlobal = {16, 3};
@@ -66,24 +72,21 @@ struct Result {
 };
 
 // How a step's sums are cut, and where Ready is called.
-enum class Buckets : uint8_t { kOne, kThree, kThreeOfWhichSomeReady };
+enum class Buckets : uint8_t { kOne, kThree, kThreeReady };
 
 // Parameters 5 and 2, then 4 alone, then the others, as Specs numbers them.
 std::vector<Bucket> BucketsOf(const Flat& layout, Buckets buckets) {
   if (buckets == Buckets::kOne) return {};
   const auto range = [&](size_t p) { return layout.slices[p].range; };
-  return {{range(5), range(2)}, {range(4)}, {range(0), range(1), range(3)}};
+  return {{range(5), range(2)},
+          {range(4)},
+          {range(0), range(1), range(3), range(6)}};
 }
 
-Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact,
-              Buckets buckets = Buckets::kOne) {
-  const std::unique_ptr<Device> device = OpenTestDevice();
+// A step from zeros on.
+void Step(const Mesh& mesh, const Flat& layout, int64_t micro_batches,
+          bool exact, Buckets buckets, const Tensor& flat, GradSync* sync) {
   const int tensor_rank = mesh.tensor().rank();
-  const Flat layout = LayOut(tensor_rank, mesh.tensor().size());
-  const Tensor flat =
-      Tensor::Zeros(device.get(), {layout.elements}, DType::kF32);
-  GradSync sync(layout.slices, flat, micro_batches, mesh,
-                BucketsOf(layout, buckets));
   for (int64_t m = 0; m < micro_batches; ++m) {
     std::vector<float> values = flat.ToHost<float>();
     for (size_t p = 0; p < layout.slices.size(); ++p) {
@@ -100,13 +103,23 @@ Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact,
       }
     }
     flat.CopyFrom(values.data());
-    if (m + 1 == micro_batches && buckets == Buckets::kThreeOfWhichSomeReady) {
-      sync.Ready(0);
-      sync.Ready(1);
+    if (m + 1 == micro_batches && buckets == Buckets::kThreeReady) {
+      for (int b = 0; b < sync->num_buckets(); ++b) sync->Ready(b);
     }
-    sync.AddMicroBatch();
+    sync->AddMicroBatch();
   }
-  sync.Reduce();
+  sync->Reduce();
+}
+
+Result SyncOn(const Mesh& mesh, int64_t micro_batches, bool exact,
+              Buckets buckets = Buckets::kOne) {
+  const std::unique_ptr<Device> device = OpenTestDevice();
+  const Flat layout = LayOut(mesh.tensor().rank(), mesh.tensor().size());
+  const Tensor flat =
+      Tensor::Zeros(device.get(), {layout.elements}, DType::kF32);
+  GradSync sync(layout.slices, flat, micro_batches, mesh,
+                BucketsOf(layout, buckets));
+  Step(mesh, layout, micro_batches, exact, buckets, flat, &sync);
   Result result;
   for (const FlatSlice& slice : layout.slices) {
     result.params.push_back(flat.Cols(slice.range).ToHost<float>());
@@ -187,8 +200,7 @@ TEST(GradSyncTest, BucketsChangeNoBit) {
   for (const int tensor : {1, 3, 4}) {
     OnMesh(2, tensor, [&](const Mesh& mesh) {
       const Result whole = SyncOn(mesh, 3, false);
-      for (const Buckets buckets :
-           {Buckets::kThree, Buckets::kThreeOfWhichSomeReady}) {
+      for (const Buckets buckets : {Buckets::kThree, Buckets::kThreeReady}) {
         mesh.data().ResetTraffic();
         const Result parts = SyncOn(mesh, 3, false, buckets);
         EXPECT_EQ(parts.params, whole.params);
@@ -197,6 +209,24 @@ TEST(GradSyncTest, BucketsChangeNoBit) {
       }
     });
   }
+}
+
+TEST(GradSyncTest, EachStepBeginsAnew) {
+  OnMesh(2, 3, [&](const Mesh& mesh) {
+    const std::unique_ptr<Device> device = OpenTestDevice();
+    const Flat layout = LayOut(mesh.tensor().rank(), 3);
+    Tensor flat = Tensor::Empty(device.get(), {layout.elements}, DType::kF32);
+    GradSync sync(layout.slices, flat, 3, mesh,
+                  BucketsOf(layout, Buckets::kThree));
+    std::vector<std::vector<float>> sums;
+    for (const Buckets buckets :
+         {Buckets::kThree, Buckets::kThreeReady, Buckets::kThree}) {
+      ops::Fill(0.0f, &flat);
+      Step(mesh, layout, 3, false, buckets, flat, &sync);
+      sums.push_back(flat.ToHost<float>());
+    }
+    EXPECT_THAT(sums, Each(sums[0]));
+  });
 }
 
 TEST(GradSyncTest, AStepCostsOneSumAGroupWhateverTheAccumulation) {

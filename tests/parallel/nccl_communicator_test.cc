@@ -12,7 +12,6 @@
 #include "parallel/recorded_work.h"
 #include "parallel/watchdog.h"
 #include "runtime/ops.h"
-#include "runtime/recording.h"
 #include "tests/parallel/communicator_suite.h"
 #include "tests/support/cuda_fakes/fakes.h"
 #include "tests/support/run_ranks.h"
