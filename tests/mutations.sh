@@ -80,7 +80,7 @@ header not verified|launch/state/saved_state.cc|s/shard.header_checksum) {/shard
 manifest not verified|launch/state/manifest.cc|s/rest.substr(0, kDigits) != Checksum(rest.substr(kDigits))/false/|launch_state_saved_state_test|SavedStateTest.AThousand*
 other columns read|launch/state/saved_state.cc|s/cols.begin - piece.slice.cols.begin;/cols.begin - cols.begin;/|launch_state_saved_state_test|SavedStateTest.EveryRankOfAnyMeshFindsItsSlices
 failed stage goes unheard|parallel/staged_work.cc|s/all = Agree(mine.status(), \*group_);/all;/;s/AllGatherBytes(\*mine,/AllGatherBytes(mine.value_or(""),/|launch_state_saver_test|SaverTest.AFullDiskCostsOneSave
-latest before the save is in place|launch/state/saver.cc|s/LORICA_RETURN_IF_ERROR(target->Commit());/LORICA_RETURN_IF_ERROR(WriteFileAtomically(partial + "\/..\/latest", StepName(report.step) + "\\n")); LORICA_RETURN_IF_ERROR(target->Commit());/|launch_state_kill_test|KillTest.*
+latest before the save is in place|launch/state/saver.cc|s/LORICA_RETURN_IF_ERROR(target->Commit());/LORICA_RETURN_IF_ERROR(WriteFileAtomically(partial + "\/..\/latest", StepName(report.step) + "\\n")); LORICA_RETURN_IF_ERROR(target->Commit());/|launch_state_saver_test|SaverTest.AFailingSyncCostsOneSave
 saves of an older run are the newest|launch/state/checkpoint.cc|s/std::tuple(a <= newest, a) < std::tuple(b <= newest, b)/a < b/|launch_state_saver_test|SaverTest.SavesOfLaterSteps*
 every M-th save goes too|launch/state/checkpoint.cc|/step % each == 0/d|launch_state_saver_test|SaverTest.TheNewestAndEveryMthAreKept
 batch that was bad taken again|launch/train/trainer.cc|s/position_.step + 1 + position_.skipped_batches/position_.step + position_.skipped_batches/|launch_train_stop_test|TrainerAnomalyTest.RollBack*
