@@ -91,6 +91,22 @@ TEST_F(StepGraphsTest, ChangeNoBitOfTenSteps) {
   EXPECT_EQ(curve.passes.replayed, 20 - kShapes);
 }
 
+// Every loss is over half of those before it, and eight of them are enough to
+// say so: the ninth step makes no update, which the tenth shows.
+TEST_F(StepGraphsTest, ChangeNoBitWhereUpdatesAreSkipped) {
+  RunConfig config = Config(10, 0);
+  config.train.on_anomaly = OnAnomaly::kSkip;
+  config.train.outlier_factor = 0.5;
+  const Curve plain = Train(config, {});
+  config.pass_graphs = 8;
+  const Curve curve = Train(config, {.policy = Policy::kLazyLast});
+  EXPECT_EQ(cuda_fakes::GraphLaunches(),
+            curve.passes.replayed + 9 * kBeside - 2);
+  ExpectSame(curve, plain);
+  EXPECT_EQ(curve.losses[8], Plain().losses[8]);
+  EXPECT_NE(curve.losses[9], Plain().losses[9]);
+}
+
 TEST_F(StepGraphsTest, ChangeNoBitInAnyOrderOfStreams) {
   for (const Policy policy : {Policy::kEager, Policy::kLazyLast}) {
     const Curve curve = Train(Config(4, 8), {.policy = policy});

@@ -98,14 +98,16 @@ Curve TrainRank(const Golden& golden, const GoldenModel& model,
   for (const TokenBatch& batch : batches) {
     curve.longest_sum = std::max(curve.longest_sum, std::ssize(batch.tokens));
   }
-  const absl::Status status =
-      trainer.Run({.on_step = [&](const StepMetrics& metrics) {
-        curve.losses.push_back(metrics.loss);
-        curve.grad_norms.push_back(metrics.grad_norm);
-        curve.peak_device_bytes.push_back(metrics.peak_device_bytes);
-        curve.unplanned_bytes.push_back(metrics.unplanned_bytes);
-        return absl::OkStatus();
-      }});
+  const absl::Status status = trainer.Run(
+      {.on_step =
+           [&](const StepMetrics& metrics) {
+             curve.losses.push_back(metrics.loss);
+             curve.grad_norms.push_back(metrics.grad_norm);
+             curve.peak_device_bytes.push_back(metrics.peak_device_bytes);
+             curve.unplanned_bytes.push_back(metrics.unplanned_bytes);
+             return absl::OkStatus();
+           },
+       .on_anomaly = [](const std::string&) { return absl::OkStatus(); }});
   EXPECT_TRUE(status.ok()) << status.message();
   curve.passes = trainer.recorded_passes();
   for (size_t i = 0; i < curve.tensor_traffic.size(); ++i) {
